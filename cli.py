@@ -1,0 +1,339 @@
+"""The command line: bonemri phantom, simulate, estimate, validate.
+
+Heavy imports happen inside the verbs, so that ``--help`` answers at once. Every error a user can cause is one line on
+standard error, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import InputError
+
+app = typer.Typer(
+    name="bonemri",
+    help="Bones whose truth is known, scanned with honest MRI physics, and estimators put on trial.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: quick, and the same in a pipe
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="Where to write.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
+]
+# Numbers come as text and are read by `_number`: its error names the option, the value and what would be right.
+Number = str
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(f"bonemri {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def phantom(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Without it: list them.")] = None,
+    settings: Settings = None,
+    out: Out = None,
+) -> None:
+    """Make a bone with known truth.
+
+    It is written to NetCDF: to ./NAME.nc without -o.
+    """
+    from . import phantoms
+    from .simulator import files
+
+    if name is None:
+        _refuse_without("a NAME", settings=settings, output=out)
+        for known, function in phantoms.registry.items():
+            print(f"{known:<24} {_first_line(function)}")
+        return
+    make = phantoms.get(name)
+    values = _parse(settings, make, f"phantom {name}")
+    with files.writing(files.output_path(out or f"{name}.nc")) as place:
+        make(**values).to_netcdf(place)
+    print(f"wrote {out or f'{name}.nc'}")
+
+
+@app.command()
+def simulate(
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="A preset, or a TOML file.")],
+    phantom: Annotated[str, typer.Option(metavar="NAME|FILE", help="A phantom, or a file that holds one.")],
+    rung: Annotated[
+        str, typer.Option(metavar="RUNG", help="matched (the fitted equation) or pools (the sum over all pools).")
+    ] = "pools",
+    snr: Annotated[
+        Number | None, typer.Option(metavar="S", help="Signal to noise at b = 0; noise-free without it.")
+    ] = None,
+    seed: Annotated[Number, typer.Option(metavar="N", help="Seed of the random numbers.")] = "0",
+    out: Out = None,
+) -> None:
+    """Scan a phantom.
+
+    The scan is written to NetCDF: to ./PROTOCOL.nc without -o.
+    """
+    from . import phantoms, simulator
+    from .simulator import files
+
+    ratio, start = _number("--snr", snr), _seed(seed)
+    chosen = _protocol(protocol)
+    target = files.output_path(out or f"{Path(protocol).stem}.nc")
+    if Path(phantom).suffix:
+        bone = phantoms.Phantom.from_netcdf(files.existing_file(phantom, "a phantom"))
+    else:
+        bone = phantoms.get(phantom)()
+    with files.writing(target) as place:
+        files.write_scan(simulator.scan(bone, chosen, rung=rung, snr=ratio, seed=start), place)
+    print(f"wrote {target}")
+
+
+@app.command()
+def estimate(
+    method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Without it: list them.")] = None,
+    scan: Annotated[
+        Path | None, typer.Argument(metavar="INPUT", help="A scan: NetCDF, or 4-D NIfTI with a .bval beside it.")
+    ] = None,
+    second: Annotated[
+        Path | None, typer.Argument(metavar="INPUT2", help="A second input: the PDFF map of ivim-fat-aware.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(metavar="M", help="Voxels to fit; an integer map has labels.")] = None,
+    bval: Annotated[Path | None, typer.Option(metavar="F", help="b-values (s/mm2), where not beside INPUT.")] = None,
+    sigma: Annotated[Number | None, typer.Option(metavar="S", help="Noise SD, where it is known.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="P", help="A TOML file (or preset) with TE, TR, field strength.")
+    ] = None,
+    settings: Settings = None,
+    out: Out = None,
+) -> None:
+    """Fit a scan, and write maps with their uncertainty.
+
+    OUT is NetCDF where it ends in .nc, else a folder of NIfTI maps with estimate.json: ./METHOD/ without -o.
+    """
+    from . import estimators
+
+    if method is None:
+        _refuse_without("a METHOD", settings=settings, output=out)
+        for known, estimator in estimators.registry.items():
+            print(f"{known:<18} {estimator.title}")
+        return
+    chosen = estimators.get(method)
+    if scan is None:
+        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with a .bval beside it")
+    noise_sd = _number("--sigma", sigma)
+
+    from .simulator import files, maps, nifti
+
+    presets = _protocol(protocol) if protocol is not None else None
+    series = files.read(scan, bval=bval, protocol=presets)
+    options = _parse(settings, chosen.options, f"method {method}")
+    if second is not None:
+        if "pdff" not in chosen.options:
+            raise InputError(f"estimate {method} takes one input; {second} is a second one")
+        if "pdff" in options:
+            raise InputError(f"the PDFF is given twice: as the map {second} and with --set pdff={options['pdff']}")
+        options["pdff"] = nifti.read_map(second, series, "PDFF map")
+    labels = None
+    if mask is not None:
+        labels = maps.as_labels(nifti.read_map(mask, series, "mask"), f"mask {mask}")
+    target = out or Path(method)
+    with maps.writing_estimate(target) as place, _progress(f"estimate {method}") as progress:
+        report = {"progress": progress} if _takes(chosen, "progress") else {}
+        found = chosen(series, mask=None if labels is None else labels > 0, sigma=noise_sd, **options, **report)
+        is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
+        inputs = {"scan": scan, "second": second, "mask": mask}
+        if is_nifti:
+            inputs["bval"] = bval or _if_there(nifti.beside(scan, ".bval"))
+            inputs["sidecar"] = _if_there(nifti.beside(scan, ".json"))
+        if protocol is not None:
+            inputs["protocol"] = _if_there(Path(protocol))
+        template = nifti.load(scan, "a scan")[1] if is_nifti else None
+        maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series))
+    print(f"wrote {target}")
+
+
+@app.command()
+def validate(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="STUDY", help="TOML files, estimators or modalities; without: the default suite."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer replicates: an impression in seconds.")] = False,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same folder.")] = False,
+) -> None:
+    """Put estimators on trial, and write the report.
+
+    The report is OUT/index.html, with results.csv beside it; OUT is ./bonemri-report/ without -o.
+    """
+    from . import validation
+    from .simulator import files
+
+    folder = files.output_path(out or "bonemri-report", folder=True, netcdf=False)
+    files.make_folder(folder)
+    with _progress("validate") as progress:
+        trial = validation.run(tuple(studies) if studies else None, quick=quick, out=folder, resume=resume, progress=progress)
+        trial.report(folder)
+    _print_verdicts(trial, folder)
+    raise typer.Exit(0 if trial.passed else 1)
+
+
+# ------------------------------------------------------------------------------------------------------- small parts
+
+
+def _print_verdicts(trial: Any, folder: Path) -> None:
+    print(trial.summary())
+    print(f"report: {folder / 'index.html'}")
+
+
+def _protocol(name: str) -> Any:
+    """Return a preset by its name, or a protocol from a TOML file."""
+    from . import simulator
+    from .simulator import files
+    from .simulator.acquisition import Protocol
+
+    if name.endswith(".toml"):
+        return Protocol.from_toml(files.existing_file(name, "a protocol"))
+    return simulator.protocols.get(name)
+
+
+def _parse(settings: Sequence[str] | None, known: Callable[..., Any] | Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the KEY=VALUE of ``--set``: numbers where they read as numbers, else true, false, or text."""
+    names = list(known) if isinstance(known, Mapping) else list(inspect.signature(known).parameters)
+    values: dict[str, Any] = {}
+    for setting in settings or ():
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not (key and equals and text):
+            raise InputError(f"--set {setting!r}: give key=value")
+        if key not in names:
+            has = f"it has {', '.join(names)}" if names else "it has none"
+            raise InputError(f"--set {key}: {where} has no parameter {key}; {has}")
+        if key in values:
+            raise InputError(f"--set {key}: {key} is given twice")
+        values[key] = _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _number(option: str, text: str | None) -> float | None:
+    """Return the positive number of an option; None where it was not given."""
+    if text is None:
+        return None
+    value = _value(text)
+    if isinstance(value, str | bool) or not 0 < value < float("inf"):
+        raise InputError(f"{option} is {text}; it must be a positive number")
+    return float(value)
+
+
+def _seed(text: str) -> int:
+    value = _value(text)
+    # Seeds are kept in NetCDF attributes, which hold 64 bits.
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise InputError(f"--seed is {text}; it must be an integer from 0 to 2^63 - 1")
+    return value
+
+
+def _refuse_without(what: str, **options: Any) -> None:
+    """Refuse options that mean nothing in a call that only lists."""
+    for name, value in options.items():
+        if value:
+            raise InputError(f"--{'set' if name == 'settings' else name} goes with {what}")
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a callable has a parameter of this very name."""
+    return name in inspect.signature(function).parameters
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Callable[[float], None] | None]:
+    """Yield a function that takes the fraction done and draws a bar with the time left; None where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and exit with its status: 0, 1 (a claim fails) or 2 (the call is wrong)."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one call, and return its exit status; an error of the user is told in one line on standard error."""
+    try:
+        status = app(list(arguments), prog_name="bonemri", standalone_mode=False)
+    except InputError as error:
+        return _tell(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        print("bonemri: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left: `bonemri estimate | head -1`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        # A wrong call. Its class is click's UsageError, wherever this version of typer keeps click.
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # `bonemri` alone
+            print(error.format_message())
+            return 0
+        context = getattr(error, "ctx", None)
+        place = context.command_path if context is not None else "bonemri"
+        message = error.format_message().strip().rstrip(".")
+        if context is not None and context.parent is None:
+            message += f"; the verbs are {', '.join(context.command.list_commands(context))}"
+        return _tell(f"{message}; see {place} --help")
+    return status if isinstance(status, int) else 0
+
+
+def _tell(message: str) -> int:
+    print(f"bonemri: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
