@@ -98,7 +98,7 @@ def simulate(
     from .simulator import files
 
     ratio, start = _number("--snr", snr), _seed(seed)
-    chosen = _protocol(protocol)
+    chosen = simulator.protocols.get(protocol)
     target = files.output_path(out or f"{Path(protocol).stem}.nc")
     if Path(phantom).suffix:
         bone = phantoms.Phantom.from_netcdf(files.existing_file(phantom, "a phantom"))
@@ -143,10 +143,11 @@ def estimate(
         raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with a .bval beside it")
     noise_sd = _number("--sigma", sigma)
 
+    from . import simulator
     from .simulator import files, maps, nifti
 
-    presets = _protocol(protocol) if protocol is not None else None
-    series = files.read(scan, bval=bval, protocol=presets)
+    stated = None if protocol is None else simulator.protocols.get(protocol)
+    series = files.read(scan, bval=bval, protocol=stated)
     options = _parse(settings, chosen.options, f"method {method}")
     if second is not None:
         if "pdff" not in chosen.options:
@@ -193,7 +194,8 @@ def validate(
     folder = files.output_path(out or "bonemri-report", folder=True, netcdf=False)
     files.make_folder(folder)
     with _progress("validate") as progress:
-        trial = validation.run(tuple(studies) if studies else None, quick=quick, out=folder, resume=resume, progress=progress)
+        asked = tuple(studies) if studies else None
+        trial = validation.run(asked, quick=quick, out=folder, resume=resume, progress=progress)
         trial.report(folder)
     _print_verdicts(trial, folder)
     raise typer.Exit(0 if trial.passed else 1)
@@ -205,17 +207,6 @@ def validate(
 def _print_verdicts(trial: Any, folder: Path) -> None:
     print(trial.summary())
     print(f"report: {folder / 'index.html'}")
-
-
-def _protocol(name: str) -> Any:
-    """Return a preset by its name, or a protocol from a TOML file."""
-    from . import simulator
-    from .simulator import files
-    from .simulator.acquisition import Protocol
-
-    if name.endswith(".toml"):
-        return Protocol.from_toml(files.existing_file(name, "a protocol"))
-    return simulator.protocols.get(name)
 
 
 def _parse(settings: Sequence[str] | None, known: Callable[..., Any] | Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -291,7 +282,8 @@ def _progress(title: str) -> Iterator[Callable[[float], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    done = TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda done: bar.update(task, completed=done)

@@ -328,21 +328,27 @@ def read(
     if bval is not None:
         raise InputError(f"--bval {bval} goes with a NIfTI; {path} carries its b-values itself")
     scan = read_scan(path)
-    if protocol is not None:
-        scan = with_constants(scan, protocol)
-    return scan
+    return scan if protocol is None else with_protocol(scan, protocol)
 
 
-def with_constants(scan: xr.DataArray, protocol: Protocol) -> xr.DataArray:
-    """Give a scan the scalar constants of a protocol (echo time, repetition time, field strength, ...)."""
-    constants = {name: value for name, value in protocol.coords().items() if _is_scalar(value)}
-    scan = scan.assign_coords(constants)
+def with_protocol(scan: xr.DataArray, protocol: Protocol) -> xr.DataArray:
+    """Give a scan what a protocol states: echo time, repetition time, field strength, fat suppression.
+
+    The encoding (the b-values) stays the scan's own, and is entered into the protocol it carries from then on.
+
+    Raises
+    ------
+    InputError
+        For a protocol of another encoding, and where a column of its table does not fit the scan's points.
+    """
+    encoding = protocol.encoding
+    if encoding not in scan.coords or scan[encoding].dims != (encoding,):
+        raise InputError(f"protocol {protocol.name} encodes along {encoding}; the scan has {', '.join(map(str, scan.dims))}")
+    own = tuple(float(value) for value in scan[encoding].values)
+    if own != tuple(protocol.table[encoding]):
+        protocol = protocol.replace(**{encoding: own})
+    coords = protocol.coords()
+    del coords[encoding]
+    scan = scan.assign_coords(coords)
     scan.attrs["protocol"] = protocol.to_json()
     return scan
-
-
-def _is_scalar(coord: Any) -> bool:
-    """Tell a scalar coordinate, given as a number, a Variable or a (dims, value[, attrs]) tuple."""
-    if isinstance(coord, tuple):
-        return len(coord) > 1 and np.ndim(coord[1]) == 0
-    return np.ndim(coord) == 0

@@ -184,8 +184,8 @@ def read_diffusion(
         raise InputError(f"{path} has {values.ndim} dimensions {values.shape}; {what} has 4 (x, y, z, b)")
     if values.size == 0:
         raise InputError(f"{path} has no voxels: its shape is {values.shape}")
-    if bval is None and protocol is not None and not beside(path, ".bval").exists():
-        source, b = "the protocol", np.atleast_1d(np.asarray(protocol["b"], float)).ravel()
+    if bval is None and protocol is not None and "b" in protocol.table and not beside(path, ".bval").exists():
+        source, b = f"protocol {protocol.name}", np.array(protocol.table["b"])
     else:
         place = Path(bval) if bval is not None else beside(path, ".bval")
         if bval is None and not place.exists():
@@ -210,7 +210,7 @@ def read_diffusion(
     for coord, unit, meaning in SIDECAR_FIELDS.values():
         if coord in constants:
             scan.coords[coord] = ((), constants[coord], {"units": unit, "long_name": meaning})
-    return scan if protocol is None else files.with_constants(scan, protocol)
+    return scan if protocol is None else files.with_protocol(scan, protocol)
 
 
 def affine_of(scan: xr.DataArray | xr.Dataset) -> np.ndarray:
@@ -252,7 +252,7 @@ def read_map(path: str | os.PathLike[str], scan: xr.DataArray, what: str) -> xr.
             raise InputError(f"{path} holds the variables {names}; a {what} is a file with one")
         found = dataset[next(iter(dataset.data_vars))]
         if tuple(found.dims) != tuple(dims) or found.shape != shape:
-            raise InputError(f"{what} {path} has the shape {dict(found.sizes)}; the scan has {dict(zip(dims, shape))}")
+            raise InputError(f"{what} {path} has the shape {found.shape}; the scan has {shape} ({', '.join(dims)})")
         return xr.DataArray(found.values.astype(float), dims=dims)
     values, header = load(path, f"a {what}")
     if np.iscomplexobj(values):

@@ -1,0 +1,58 @@
+"""What the tests share: the reference data, small scans, and one place for the cache of compiled kernels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+ROOT = Path(__file__).resolve().parent.parent
+B = (0.0, 10.0, 20.0, 30.0, 50.0, 80.0, 100.0, 200.0, 400.0, 600.0, 800.0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """The folder of the reference data that others made; the test is skipped by name where it is not there."""
+    folder = os.environ.get("BONEMRI_REFERENCE_DATA")
+    if not folder:
+        pytest.skip("BONEMRI_REFERENCE_DATA is not set: no reference data")
+    path = Path(folder)
+    if not path.is_absolute():
+        path = ROOT / path
+    if not path.is_dir():
+        pytest.fail(f"BONEMRI_REFERENCE_DATA is {folder}, which is no folder")
+    return path
+
+
+@pytest.fixture
+def decay() -> xr.DataArray:
+    """A noise-free bi-exponential series, (z, y, x, b) = (2, 3, 4, 11), marrow-like values that change over voxels."""
+    from bonemri.simulator import equations
+
+    shape = (2, 3, 4)
+    rng = np.random.default_rng(3)
+    theta = {
+        "S0": rng.uniform(800, 1200, 24),
+        "f": rng.uniform(0.1, 0.2, 24),
+        "D_star": rng.uniform(20e-3, 40e-3, 24),
+        "D": rng.uniform(0.4e-3, 0.6e-3, 24),
+    }
+    signal = equations.get("ivim").signal(theta, {"b": np.array(B)})
+    truth = {name: (("z", "y", "x"), value.reshape(shape)) for name, value in theta.items()}
+    scan = xr.DataArray(
+        signal.reshape(*shape, len(B)),
+        dims=("z", "y", "x", "b"),
+        coords={"b": ("b", np.array(B), {"units": "s/mm2", "long_name": "b-value"})},
+        name="signal",
+        attrs={"units": "1", "long_name": "signal"},
+    )
+    return scan.assign_coords(truth)
