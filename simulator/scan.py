@@ -1,0 +1,376 @@
+"""Scan a phantom: phantom + protocol + rung of the ladder -> one labelled array, as the scanner would deliver it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol as Shape
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from . import equations
+from .acquisition import noise, sequences
+from .acquisition.protocol import Protocol, protocols
+from .acquisition.sequences import Pool, Sequence
+from .model import Model
+
+RUNGS = ("matched", "pools", "engine", "scan")
+BLOCK = 1 << 16
+"""Voxels in work at a time: memory stays flat in the number of voxels."""
+
+PROPERTIES = ("T1_observed", "T1_intrinsic", "T2", "R2_prime", "D", "D_star", "kurtosis", "chi")
+
+
+class Scannable(Shape):
+    """What can be scanned: anything with these two data sets."""
+
+    truth: xr.Dataset
+    pools: xr.Dataset
+
+
+def scan(
+    phantom: Scannable,
+    protocol: Protocol | str | Path,
+    *,
+    rung: str = "pools",
+    snr: float | None = None,
+    noise_sd: float | None = None,
+    seed: int | np.random.SeedSequence = 0,
+    equation: str | Model | None = None,
+    values: Mapping[str, Any] | None = None,
+    combine: bool = True,
+    **switches: Any,
+) -> xr.DataArray:
+    """Scan a phantom.
+
+    Parameters
+    ----------
+    phantom : object with ``.truth`` and ``.pools``
+        Data sets over the voxels (z, y, x); `pools` also over ``pool``.
+    protocol : Protocol, or the name of a preset, or the path of a TOML file
+    rung : {"pools", "matched"}
+        ``"matched"`` evaluates an equation on the truth; ``"pools"`` sums all spin pools through the closed-form
+        physics of the sequence.
+    snr, noise_sd : float, optional
+        Noise level, one of the two (see `acquisition.noise` for what SNR means); noise-free without.
+    seed : int
+        Seed of the noise; a study passes a child of its ``SeedSequence``.
+    equation : str or Model, optional
+        Rung ``matched``: evaluate this instead of the protocol's equation.
+    values : mapping, optional
+        Rung ``matched``: values (numbers, or arrays over the voxels) of unknowns that the truth lacks.
+    combine : bool
+        False: the complex images of each coil, with a further dim ``coil``.
+    **switches
+        Rung ``pools``: confounders of the sequence, off unless given. Diffusion spin echo: ``kurtosis``,
+        ``b_offset``, ``motion_loss``, ``fat_suppression``; see `acquisition.sequences`.
+
+    Returns
+    -------
+    DataArray (z, y, x, encoding)
+        Name ``signal``; coords of the protocol (nominal values); attrs ``units``, ``long_name``, ``protocol``
+        (JSON), ``rung``, ``seed``, ``signal_reference`` (S_ref of the SNR), ``switches`` (JSON) and, unless
+        noise-free, ``noise_sd``, ``snr``, ``snr_definition``. Outside the object there is noise alone.
+
+    Raises
+    ------
+    InputError
+        An unknown rung, sequence or switch, a protocol of another field, an unknown without a value, ...
+    """
+    protocol = protocol if isinstance(protocol, Protocol) else protocols.get(protocol)
+    sequence = sequences.get(protocol.sequence)
+    for part in ("truth", "pools"):
+        if not isinstance(getattr(phantom, part, None), xr.Dataset):
+            raise InputError(f"phantom {type(phantom).__name__}: {part} is missing: expected an object with truth and pools")
+    _check_rung(rung, sequence, switches)
+    _check_level(snr, noise_sd)
+    _check_field(phantom, protocol)
+    grid = _grid(phantom)
+    if rung == "matched":
+        model = equations.get(equation or protocol.equation) if not isinstance(equation, Model) else equation
+        source: Any = _Matched(model, _unknowns(model, phantom, protocol, values or {}, grid))
+    else:
+        if equation is not None or values:
+            raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
+        sequence.check(**switches)
+        source = _Pools(sequence, phantom.pools, grid, switches)
+    signal = source.signal(protocol)
+    if sequence.magnitude and combine:
+        signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
+    image = _label(signal, protocol, grid)
+    attrs = {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs}
+    image.attrs.update(
+        attrs,
+        protocol=protocol.to_json(),
+        rung=rung,
+        seed=_seed_attr(seed),
+        signal_reference=_reference(signal, source, sequence, protocol),
+        switches=json.dumps({k: asdict(v) if is_dataclass(v) else v for k, v in switches.items()}, default=float),
+    )
+    if rung == "matched":
+        image.attrs["equation"] = model.name
+    if snr is not None or noise_sd is not None:
+        image = _noisy(image, protocol, snr, noise_sd, seed, combine, in_place=True)
+    elif not combine:
+        coils = np.repeat((image.values / np.sqrt(protocol.coils)).astype(complex)[..., None], protocol.coils, axis=-1)
+        image = xr.DataArray(coils, image.coords, (*image.dims, "coil"), image.name, image.attrs)
+    return image
+
+
+def add_noise(
+    scan: xr.DataArray,
+    *,
+    snr: float | None = None,
+    noise_sd: float | None = None,
+    seed: int | np.random.SeedSequence = 0,
+) -> xr.DataArray:
+    """A noisy copy of a noise-free scan: for a trial that computes the signal once and draws many replicates.
+
+    ``add_noise(scan(bone, protocol), snr=40, seed=3)`` equals ``scan(bone, protocol, snr=40, seed=3)``.
+
+    Parameters
+    ----------
+    scan : DataArray (..., encoding)
+        Noise-free magnitude scan, from `scan`, or a plain array with a coord ``b`` of its own.
+    snr, noise_sd : float
+        One of the two, as in `scan`. Averages and coils are those of the protocol in the scan's attrs, else one.
+    seed : int
+        A study passes a child of its ``SeedSequence``.
+
+    Returns
+    -------
+    DataArray
+        Like `scan`, with ``noise_sd``, ``snr``, ``snr_definition`` and ``seed`` in attrs.
+
+    Raises
+    ------
+    InputError
+        No noise level or two, a scan that is noisy already, or SNR asked where the scan has no reference signal.
+    """
+    if "noise_sd" in scan.attrs:
+        raise InputError(f"scan: noise_sd is {scan.attrs['noise_sd']:g} already: noise goes on a noise-free scan")
+    if np.iscomplexobj(scan):
+        raise InputError("scan: complex: noise goes on a noise-free magnitude scan")
+    if snr is None and noise_sd is None:
+        raise InputError("snr is None and noise_sd is None: expected one of the two")
+    _check_level(snr, noise_sd)
+    text = scan.attrs.get("protocol")
+    return _noisy(scan, None if text is None else Protocol.from_json(text), snr, noise_sd, seed, True)
+
+
+def _noisy(
+    image: xr.DataArray,
+    protocol: Protocol | None,
+    snr: float | None,
+    noise_sd: float | None,
+    seed: int | np.random.SeedSequence,
+    combine: bool,
+    in_place: bool = False,
+) -> xr.DataArray:
+    reference = float(image.attrs.get("signal_reference", 0.0)) or _reference_of(image)
+    if noise_sd is None:
+        assert snr is not None
+        if not reference > 0:
+            raise InputError("snr: there is no signal to refer to; give noise_sd, or scan what has signal")
+        noise_sd = reference / snr
+    settings: dict[str, Any] = {}
+    encoding = "b" if "b" in image.dims else str(image.dims[-1])
+    if protocol is not None:
+        settings = {name: getattr(protocol, name) for name in ("averages", "averaging", "coils", "combination")}
+        encoding = protocol.encoding
+    # the encoding last and voxels in C order: the order in which noise is drawn is part of what a seed means
+    image = image.transpose(..., encoding)
+    out = image.values if in_place and combine and image.dtype == float else None
+    received = noise.add(
+        image.values, float(noise_sd), np.random.default_rng(_checked_seed(seed)), combine=combine, out=out, **settings
+    )
+    dims = image.dims if combine else (*image.dims, "coil")
+    noisy = xr.DataArray(received, image.coords, dims, image.name, dict(image.attrs))
+    noisy.attrs.update(seed=_seed_attr(seed), noise_sd=float(noise_sd), snr_definition=noise.SNR_DEFINITION)
+    noisy.attrs["snr"] = reference / float(noise_sd)
+    return noisy
+
+
+# -- the two rungs ---------------------------------------------------------------------------------------------------
+
+
+class _Matched:
+    """An equation on the truth: unknowns as (voxel,) arrays; voxels where one of them is NaN give no signal."""
+
+    def __init__(self, model: Model, unknowns: Mapping[str, NDArray[Any]]) -> None:
+        self.model, self.unknowns = model, unknowns
+        self.inside = np.logical_and.reduce([np.isfinite(v) for v in unknowns.values()])
+
+    def signal(self, protocol: Protocol) -> NDArray[Any]:
+        voxels = np.flatnonzero(self.inside)
+        out: NDArray[Any] | None = None
+        for start in range(0, max(len(voxels), 1), BLOCK):
+            block = voxels[start : start + BLOCK]
+            part = self.model.signal({name: v[block] for name, v in self.unknowns.items()}, protocol)
+            if out is None:
+                out = np.zeros((self.inside.size, protocol.points), part.dtype)
+            out[block] = part
+        assert out is not None
+        return out
+
+
+class _Pools:
+    """The sum over pools: density times a (pool, point) matrix, or voxel by voxel where properties are maps."""
+
+    def __init__(self, sequence: Sequence, pools: xr.Dataset, grid: xr.DataArray, switches: Mapping[str, Any]) -> None:
+        self.sequence, self.switches = sequence, switches
+        self.density = pools["density"].transpose("pool", *grid.dims).values.reshape(pools.sizes["pool"], -1)
+        self.names = [str(n) for n in pools["pool"].values]
+        self.kinds = [str(k) for k in pools["kind"].values]
+        self.peaks = [
+            pools[n].transpose("pool", "peak").values if n in pools else np.full((len(self.names), 1), np.nan)
+            for n in ("shift", "peak_area")
+        ]
+        # (pool, 1), or (pool, voxel) where the property is a map
+        self.properties: dict[str, NDArray[Any]] = {}
+        for name in (n for n in PROPERTIES if n in pools):
+            spread = pools[name] if "pool" in pools[name].dims else pools[name].expand_dims(pool=pools["pool"])
+            if spread.ndim > 1:
+                spread = spread.broadcast_like(pools["density"]).transpose("pool", *grid.dims)
+            self.properties[name] = spread.values.reshape(len(self.names), -1)
+
+    def pool(self, index: int, voxels: NDArray[Any] | slice) -> Pool:
+        values = {n: v[index] if v.shape[1] == 1 else v[index, voxels] for n, v in self.properties.items()}
+        shift, area = (p[index] for p in self.peaks)
+        return Pool(self.names[index], self.kinds[index], values, shift, area)
+
+    def signal(self, protocol: Protocol) -> NDArray[Any]:
+        mapped = any(v.shape[1] > 1 for v in self.properties.values())
+        present = [i for i in range(len(self.names)) if np.any(self.density[i] > 0)]
+        alike = [] if mapped else [self._of(self.pool(i, slice(None)), protocol)[0] for i in present]
+        out: NDArray[Any] = np.zeros((self.density.shape[1], protocol.points), np.result_type(float, *alike))
+        for start in range(0, self.density.shape[1], BLOCK):
+            block = slice(start, start + BLOCK)
+            density = np.nan_to_num(self.density[present, block])
+            if not mapped:
+                np.matmul(density.T, np.reshape(alike, (len(present), protocol.points)), out=out[block])
+                continue
+            for i, amount in zip(present, density, strict=True):
+                voxels = start + np.flatnonzero(amount)
+                if voxels.size:
+                    part = amount[amount != 0][:, None] * self._of(self.pool(i, voxels), protocol)
+                    out = out.astype(np.result_type(out, part), copy=False)
+                    out[voxels] += part
+        return out
+
+    def _of(self, pool: Pool, protocol: Protocol) -> NDArray[Any]:
+        return self.sequence.signal(pool, protocol, **self.switches)
+
+
+def _unknowns(
+    model: Model, phantom: Scannable, protocol: Protocol, values: Mapping[str, Any], grid: xr.DataArray
+) -> dict[str, NDArray[Any]]:
+    """Each unknown over the voxels: from the truth, what needs a protocol from truth_at, the rest from the case table."""
+    names = [q.name for q in model.unknowns]
+    for name in values:
+        if name not in names:
+            raise InputError(f"values: {name} is no unknown of equation {model.name}: expected some of {', '.join(names)}")
+    at_protocol: xr.Dataset | None = None
+    found: dict[str, NDArray[Any]] = {}
+    for name in names:
+        known = phantom.truth[name] if name in phantom.truth else None
+        if known is None and name not in values and hasattr(phantom, "truth_at"):
+            at_protocol = phantom.truth_at(protocol) if at_protocol is None else at_protocol
+            known = at_protocol.get(name)
+        if known is not None and bool(known.notnull().any()):
+            found[name] = known.broadcast_like(grid).transpose(*grid.dims).values.ravel()
+        elif name in values:
+            try:
+                found[name] = np.broadcast_to(np.asarray(values[name], dtype=float), grid.shape).ravel()
+            except ValueError:
+                shape = np.shape(values[name])
+                raise InputError(f"values: {name} has shape {shape}: expected a number or {grid.shape}") from None
+        else:
+            raise InputError(
+                f"equation {model.name}: the truth of the phantom has no {name}; give it as values={{'{name}': ...}}"
+            )
+    return found
+
+
+# -- the array, its reference signal, and what may be asked ------------------------------------------------------------
+
+
+def _grid(phantom: Scannable) -> xr.DataArray:
+    """The voxels: dims and coords of the density, without data, with the attrs that say where they lie."""
+    if "density" not in phantom.pools or "pool" not in phantom.pools["density"].dims:
+        raise InputError("phantom: pools lacks density over pool and voxels (mol 1H/L)")
+    density = phantom.pools["density"]
+    grid = density.isel(pool=0, drop=True)
+    grid = grid.transpose(*[d for d in ("z", "y", "x") if d in grid.dims], ...)
+    grid = grid.drop_vars([c for c in grid.coords if not set(grid.coords[c].dims) <= set(grid.dims) or not grid[c].dims])
+    return grid.assign_attrs({**phantom.truth.attrs, **phantom.pools.attrs})
+
+
+def _label(signal: NDArray[Any], protocol: Protocol, grid: xr.DataArray) -> xr.DataArray:
+    image = signal.reshape(*grid.shape, protocol.points)
+    attrs = {"units": "1", "long_name": "MR signal (scanner units)"}
+    return xr.DataArray(image, dict(grid.coords) | protocol.coords(), (*grid.dims, protocol.encoding), "signal", attrs)
+
+
+def _reference(signal: NDArray[Any], source: Any, sequence: Sequence, protocol: Protocol) -> float:
+    """S_ref: read from the scan where it has the reference point, else simulated there."""
+    reference = sequence.reference(protocol)
+    for point in range(protocol.points):
+        if all(values[point] == reference.table[name][0] for name, values in protocol.table.items()):
+            return noise.signal_reference(signal.reshape(-1, protocol.points)[:, point])
+    return noise.signal_reference(source.signal(reference))
+
+
+def _reference_of(image: xr.DataArray) -> float:
+    """S_ref of a scan that does not state it: its b = 0 images."""
+    if "b" not in image.coords or not bool((image["b"] == 0).any()):
+        return 0.0
+    return noise.signal_reference(image.isel({image["b"].dims[0]: np.flatnonzero(image["b"].values == 0)}).values)
+
+
+def _check_rung(rung: str, sequence: Sequence, switches: Mapping[str, Any]) -> None:
+    if rung not in sequence.rungs:
+        what = "not built" if rung in RUNGS else "unknown"
+        raise InputError(f"rung {rung!r} is {what} for sequence {sequence.name}: expected {' or '.join(sequence.rungs)}")
+    for name in switches:
+        if name not in sequence.switches:
+            known = ", ".join(sequence.switches)
+            raise InputError(f"unknown switch {name!r} for sequence {sequence.name}: expected one of {known}")
+    if rung == "matched" and switches:
+        raise InputError(f"rung 'matched' is the equation alone: {', '.join(switches)} goes with rung 'pools'")
+
+
+def _check_level(snr: float | None, noise_sd: float | None) -> None:
+    if snr is not None and noise_sd is not None:
+        raise InputError(f"snr is {snr!r} and noise_sd is {noise_sd!r}: expected one of the two")
+    for name, value in (("snr", snr), ("noise_sd", noise_sd)):
+        if value is not None and (isinstance(value, (bool, str)) or not (np.isfinite(value) and value > 0)):
+            raise InputError(f"{name} is {value!r}: expected a number above 0, or None for a noise-free scan")
+
+
+def _check_field(phantom: Scannable, protocol: Protocol) -> None:
+    for part in (phantom.pools, phantom.truth):
+        field = part.attrs.get("field_strength")
+        if field is not None and not np.isclose(float(field), protocol.field_strength, rtol=1e-3):
+            raise InputError(
+                f"protocol {protocol.name}: field_strength is {protocol.field_strength:g} T and the phantom was made for "
+                f"{float(field):g} T: expected the same"
+            )
+
+
+def _checked_seed(seed: int | np.random.SeedSequence) -> int | np.random.SeedSequence:
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 63:
+        raise InputError(f"seed is {seed!r}: expected a whole number from 0 to 2^63 - 1")
+    return int(seed)
+
+
+def _seed_attr(seed: int | np.random.SeedSequence) -> int | str:
+    seed = _checked_seed(seed)
+    return seed if isinstance(seed, int) else f"{seed.entropy} {seed.spawn_key}"
