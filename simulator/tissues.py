@@ -32,7 +32,7 @@ import numpy as np
 from ..errors import InputError
 
 CONDITIONS = ("young", "old", "osteopenic", "osteoporotic", "fractured")
-UNITS = ("1", "s", "1/s", "m", "T", "ppm", "ppm/C", "C", "mm2/s", "mol 1H/L", "g/mL")
+UNITS = ("1", "s", "1/s", "1/s/T", "m", "T", "ppm", "ppm/C", "C", "mm2/s", "mol 1H/L", "g/mL")
 BODY_TEMPERATURE = 37.0  # C
 
 

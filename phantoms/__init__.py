@@ -1,0 +1,35 @@
+"""Bones with known truth.
+
+Each phantom is a function that returns a :class:`Phantom`: its ``pools`` are what a scanner sees, its ``truth``
+follows from them. ``registry`` maps names to functions.
+"""
+
+from collections.abc import Callable
+
+from ..errors import InputError
+from .marrow import marrow_block
+from .phantom import Phantom
+from .vertebra import vertebra
+from .vials import vials
+
+registry: dict[str, Callable[..., Phantom]] = {
+    "vertebra": vertebra,
+    "vials": vials,
+    "marrow_block": marrow_block,
+}
+
+
+def get(name: str) -> Callable[..., Phantom]:
+    """The phantom function called `name`.
+
+    Raises
+    ------
+    InputError
+        No phantom has that name.
+    """
+    if name not in registry:
+        raise InputError(f"no phantom {name!r}; known: {', '.join(registry)}")
+    return registry[name]
+
+
+__all__ = ["Phantom", "get", "marrow_block", "registry", "vertebra", "vials"]

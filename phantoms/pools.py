@@ -1,0 +1,149 @@
+"""A bone is a set of spin pools: what the scanner sees in each voxel, and the laws the pools must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..simulator import tissues
+
+KINDS = ("bound_water", "pore_water", "marrow_water", "muscle_water", "csf", "blood", "fat", "macromolecule",
+         "phosphorus", "mineral", "solution")
+# Water that a clinical echo sees; bound water and macromolecules have decayed long before.
+EXTRAVASCULAR_WATER = ("pore_water", "marrow_water", "muscle_water", "csf", "solution")
+WATER = (*EXTRAVASCULAR_WATER, "blood")
+VISIBLE = (*WATER, "fat")
+PROTONS = (*VISIBLE, "bound_water", "macromolecule")
+CORTICAL = "cortical_bone"  # the one bone pool that is not part of the trabecular compartment
+
+# variable: (unit, long name, needs the three space dims)
+SCHEMA = {
+    "density": ("mol 1H/L", "concentration of spins per litre of voxel", True),
+    "volume_fraction": ("1", "volume of the pool over volume of the voxel", True),
+    "T1_observed": ("s", "longitudinal relaxation time as observed, exchange included", False),
+    "T2": ("s", "transverse relaxation time", False),
+    "R2_prime": ("1/s", "reversible transverse relaxation rate", False),
+    "D": ("mm2/s", "diffusion coefficient, trace/3", False),
+    "D_star": ("mm2/s", "pseudo-diffusion coefficient of blood", False),
+    "kurtosis": ("1", "excess kurtosis of the displacement distribution", False),
+    "chi": ("ppm", "volume susceptibility, SI", False),
+    "shift": ("ppm", "chemical shift of each peak, main CH2 peak of fat at 1.30", False),
+    "peak_area": ("1", "share of each peak in the pool's spins", False),
+    "exchange": ("1/s", "rate from pool to pool_to", False),
+}
+SPACE = ("z", "y", "x")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One spin pool of a phantom, before it is laid into a Dataset.
+
+    ``density`` (mol 1H per litre of voxel) and ``volume_fraction`` are maps (z, y, x); every other property is
+    a number, or a map where it varies in space. A blood pool has `D_star` and no `D`, every other pool `D` and
+    no `D_star`.
+    """
+
+    name: str
+    kind: str
+    density: np.ndarray
+    volume_fraction: np.ndarray
+    T1_observed: float | np.ndarray
+    T2: float | np.ndarray
+    chi: float
+    R2_prime: float | np.ndarray = 0.0
+    D: float | np.ndarray = np.nan
+    D_star: float | np.ndarray = np.nan
+    kurtosis: float | np.ndarray = 0.0
+    shift: np.ndarray = field(default_factory=lambda: np.array([tissues.water_shift()]))
+    peak_area: np.ndarray = field(default_factory=lambda: np.array([1.0]))
+
+
+def lay(pools: Sequence[Pool], coords: dict[str, np.ndarray]) -> xr.Dataset:
+    """Lay pools into one Dataset over (pool, z, y, x); a property that no pool varies in space is (pool)."""
+    shape = tuple(len(coords[dim]) for dim in SPACE)
+    peaks = max(len(pool.shift) for pool in pools)
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    for name, (_, _, is_map) in SCHEMA.items():
+        if name in ("shift", "peak_area"):
+            # A pool with fewer peaks repeats its first shift with area zero: every entry stays finite.
+            rows = [np.pad(np.asarray(getattr(pool, name), dtype=float), (0, peaks - len(pool.shift)),
+                           constant_values=pool.shift[0] if name == "shift" else 0.0) for pool in pools]
+            variables[name] = (("pool", "peak"), np.stack(rows))
+        elif name == "exchange":
+            variables[name] = (("pool", "pool_to"), np.zeros((len(pools), len(pools))))
+        else:
+            values = [np.asarray(getattr(pool, name), dtype=float) for pool in pools]
+            if is_map or any(value.ndim for value in values):
+                stacked = np.stack([np.broadcast_to(value, shape) for value in values])
+                variables[name] = (("pool", *SPACE), stacked)
+            else:
+                variables[name] = (("pool",), np.array([float(value) for value in values]))
+    names = [pool.name for pool in pools]
+    dataset = xr.Dataset(variables, coords={"pool": names, "pool_to": names,
+                                            "kind": ("pool", [pool.kind for pool in pools])})
+    for dim in SPACE:
+        dataset = dataset.assign_coords({dim: (dim, coords[dim], {"units": "m", "long_name": f"position along {dim}"})})
+    for name, (unit, long_name, _) in SCHEMA.items():
+        dataset[name].attrs = {"units": unit, "long_name": long_name}
+    return dataset
+
+
+def check(pools: xr.Dataset, where: str) -> None:
+    """Hold pools to their schema and to the conservation laws.
+
+    Raises
+    ------
+    InputError
+        A variable is missing, has other dims or another unit; a number is not finite or out of range; the
+        volumes of a voxel exceed it; a pool is denser than pure water could be.
+    """
+    for name, (unit, _, is_map) in SCHEMA.items():
+        if name not in pools.variables:
+            raise InputError(f"{where}: the pools lack the map {name!r} ({unit})")
+        found = pools[name].attrs.get("units")
+        if found != unit:
+            raise InputError(f"{where}: pools.{name} has unit {found!r}, should be {unit!r}")
+        dims = pools[name].dims
+        extra = {"shift": ("peak",), "peak_area": ("peak",), "exchange": ("pool_to",)}.get(name)
+        allowed = [("pool", *extra)] if extra else [("pool", *SPACE)] if is_map else [("pool",), ("pool", *SPACE)]
+        if dims not in allowed:
+            raise InputError(f"{where}: pools.{name} has dims {dims}, should be {' or '.join(map(str, allowed))}")
+    if "kind" not in pools.coords:
+        raise InputError(f"{where}: the pools lack the coordinate 'kind'")
+    for kind in pools["kind"].values:
+        if kind not in KINDS:
+            raise InputError(f"{where}: no pool kind {str(kind)!r}; known: {', '.join(KINDS)}")
+    _check_numbers(pools, where)
+
+
+def _check_numbers(pools: xr.Dataset, where: str) -> None:
+    kind = pools["kind"].values
+    for name in ("density", "volume_fraction", "R2_prime", "chi", "shift", "peak_area", "exchange", "kurtosis"):
+        if not np.isfinite(pools[name].values).all():
+            raise InputError(f"{where}: pools.{name} holds values that are not finite")
+    for name, rows in (("T1_observed", slice(None)), ("T2", slice(None))):
+        values = pools[name].values[rows]
+        if not (np.isfinite(values).all() and (values > 0).all()):
+            raise InputError(f"{where}: pools.{name} should be finite and above 0")
+    for name, rows in (("D", kind != "blood"), ("D_star", kind == "blood")):
+        values = pools[name].values[rows]
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise InputError(f"{where}: pools.{name} should be finite and not negative in {', '.join(kind[rows])}")
+    for name in ("density", "volume_fraction", "R2_prime", "peak_area", "exchange"):
+        if (pools[name].values < 0).any():
+            raise InputError(f"{where}: pools.{name} holds negative values")
+    rounding = 1e-9  # sums of a few products of order one
+    if not np.allclose(pools["peak_area"].sum("peak"), 1.0, rtol=0, atol=1e-6):
+        raise InputError(f"{where}: pools.peak_area should sum to 1 over the peaks of each pool")
+    volume = pools["volume_fraction"].values
+    if (volume.sum(axis=0) > 1 + rounding).any():
+        raise InputError(f"{where}: volume fractions of a voxel sum to {volume.sum(axis=0).max():.6g}, at most 1")
+    protons = np.isin(kind, PROTONS)
+    most = tissues.entry("water.density").high
+    excess = pools["density"].values[protons] - most * volume[protons]
+    if (excess > rounding * most).any():
+        raise InputError(f"{where}: a pool holds more than {most:g} mol 1H per litre of its volume, denser than water")
