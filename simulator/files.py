@@ -343,7 +343,8 @@ def with_protocol(scan: xr.DataArray, protocol: Protocol) -> xr.DataArray:
     """
     encoding = protocol.encoding
     if encoding not in scan.coords or scan[encoding].dims != (encoding,):
-        raise InputError(f"protocol {protocol.name} encodes along {encoding}; the scan has {', '.join(map(str, scan.dims))}")
+        dims = ", ".join(map(str, scan.dims))
+        raise InputError(f"protocol {protocol.name} encodes along {encoding}; the scan has the dims {dims}")
     own = tuple(float(value) for value in scan[encoding].values)
     if own != tuple(protocol.table[encoding]):
         protocol = protocol.replace(**{encoding: own})

@@ -34,25 +34,24 @@ def reference_data() -> Path:
 
 
 @pytest.fixture
-def decay() -> xr.DataArray:
-    """A noise-free bi-exponential series, (z, y, x, b) = (2, 3, 4, 11), marrow-like values that change over voxels."""
+def truth() -> dict[str, np.ndarray]:
+    """The marrow-like parameters of `decay`, one value a voxel, (z, y, x) = (2, 3, 4)."""
+    rng = np.random.default_rng(3)
+    ranges = {"S0": (800, 1200), "f": (0.1, 0.2), "D_star": (20e-3, 40e-3), "D": (0.4e-3, 0.6e-3)}
+    return {name: rng.uniform(*ends, (2, 3, 4)) for name, ends in ranges.items()}
+
+
+@pytest.fixture
+def decay(truth: dict[str, np.ndarray]) -> xr.DataArray:
+    """The noise-free bi-exponential series of `truth`, (z, y, x, b)."""
     from bonemri.simulator import equations
 
-    shape = (2, 3, 4)
-    rng = np.random.default_rng(3)
-    theta = {
-        "S0": rng.uniform(800, 1200, 24),
-        "f": rng.uniform(0.1, 0.2, 24),
-        "D_star": rng.uniform(20e-3, 40e-3, 24),
-        "D": rng.uniform(0.4e-3, 0.6e-3, 24),
-    }
-    signal = equations.get("ivim").signal(theta, {"b": np.array(B)})
-    truth = {name: (("z", "y", "x"), value.reshape(shape)) for name, value in theta.items()}
-    scan = xr.DataArray(
-        signal.reshape(*shape, len(B)),
+    b = np.array(B)
+    signal = equations.get("ivim").signal({name: value.ravel() for name, value in truth.items()}, {"b": b})
+    return xr.DataArray(
+        signal.reshape(*truth["f"].shape, b.size),
         dims=("z", "y", "x", "b"),
-        coords={"b": ("b", np.array(B), {"units": "s/mm2", "long_name": "b-value"})},
+        coords={"b": ("b", b, {"units": "s/mm2", "long_name": "b-value"})},
         name="signal",
         attrs={"units": "1", "long_name": "signal"},
     )
-    return scan.assign_coords(truth)
