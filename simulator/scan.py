@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol as Shape
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -15,23 +15,12 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from . import equations
 from .acquisition import noise, sequences
-from .acquisition.protocol import Protocol, protocols
-from .acquisition.sequences import Pool, Sequence
+from .acquisition.protocol import FatSuppression, Protocol, protocols
+from .acquisition.sequences import Sequence
 from .model import Model
+from .rungs import Matched, Pools, Scannable, unknowns_of
 
 RUNGS = ("matched", "pools", "engine", "scan")
-BLOCK = 1 << 16
-"""Voxels in work at a time: memory stays flat in the number of voxels."""
-
-PROPERTIES = ("T1_observed", "T1_intrinsic", "T2", "R2_prime", "D", "D_star", "kurtosis", "chi")
-
-
-class Scannable(Shape):
-    """What can be scanned: anything with these two data sets."""
-
-    truth: xr.Dataset
-    pools: xr.Dataset
-
 
 def scan(
     phantom: Scannable,
@@ -86,19 +75,20 @@ def scan(
     sequence = sequences.get(protocol.sequence)
     for part in ("truth", "pools"):
         if not isinstance(getattr(phantom, part, None), xr.Dataset):
-            raise InputError(f"phantom {type(phantom).__name__}: {part} is missing: expected an object with truth and pools")
+            raise InputError(f"phantom {type(phantom).__name__}: {part} is missing: expected truth and pools")
     _check_rung(rung, sequence, switches)
     _check_level(snr, noise_sd)
     _check_field(phantom, protocol)
     grid = _grid(phantom)
     if rung == "matched":
-        model = equations.get(equation or protocol.equation) if not isinstance(equation, Model) else equation
-        source: Any = _Matched(model, _unknowns(model, phantom, protocol, values or {}, grid))
+        named = equation or protocol.equation
+        model = cast(Model, equations.get(named) if isinstance(named, str) else named)
+        source: Matched | Pools = Matched(model, unknowns_of(model, phantom, protocol, values or {}, grid))
     else:
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
-        source = _Pools(sequence, phantom.pools, grid, switches)
+        source = Pools(sequence, phantom.pools, grid, switches)
     signal = source.signal(protocol)
     if sequence.magnitude and combine:
         signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
@@ -110,7 +100,7 @@ def scan(
         rung=rung,
         seed=_seed_attr(seed),
         signal_reference=_reference(signal, source, sequence, protocol),
-        switches=json.dumps({k: asdict(v) if is_dataclass(v) else v for k, v in switches.items()}, default=float),
+        switches=json.dumps(switches, default=lambda v: asdict(v) if isinstance(v, FatSuppression) else float(v)),
     )
     if rung == "matched":
         image.attrs["equation"] = model.name
@@ -196,108 +186,7 @@ def _noisy(
     return noisy
 
 
-# -- the two rungs ---------------------------------------------------------------------------------------------------
-
-
-class _Matched:
-    """An equation on the truth: unknowns as (voxel,) arrays; voxels where one of them is NaN give no signal."""
-
-    def __init__(self, model: Model, unknowns: Mapping[str, NDArray[Any]]) -> None:
-        self.model, self.unknowns = model, unknowns
-        self.inside = np.logical_and.reduce([np.isfinite(v) for v in unknowns.values()])
-
-    def signal(self, protocol: Protocol) -> NDArray[Any]:
-        voxels = np.flatnonzero(self.inside)
-        out: NDArray[Any] | None = None
-        for start in range(0, max(len(voxels), 1), BLOCK):
-            block = voxels[start : start + BLOCK]
-            part = self.model.signal({name: v[block] for name, v in self.unknowns.items()}, protocol)
-            if out is None:
-                out = np.zeros((self.inside.size, protocol.points), part.dtype)
-            out[block] = part
-        assert out is not None
-        return out
-
-
-class _Pools:
-    """The sum over pools: density times a (pool, point) matrix, or voxel by voxel where properties are maps."""
-
-    def __init__(self, sequence: Sequence, pools: xr.Dataset, grid: xr.DataArray, switches: Mapping[str, Any]) -> None:
-        self.sequence, self.switches = sequence, switches
-        self.density = pools["density"].transpose("pool", *grid.dims).values.reshape(pools.sizes["pool"], -1)
-        self.names = [str(n) for n in pools["pool"].values]
-        self.kinds = [str(k) for k in pools["kind"].values]
-        self.peaks = [
-            pools[n].transpose("pool", "peak").values if n in pools else np.full((len(self.names), 1), np.nan)
-            for n in ("shift", "peak_area")
-        ]
-        # (pool, 1), or (pool, voxel) where the property is a map
-        self.properties: dict[str, NDArray[Any]] = {}
-        for name in (n for n in PROPERTIES if n in pools):
-            spread = pools[name] if "pool" in pools[name].dims else pools[name].expand_dims(pool=pools["pool"])
-            if spread.ndim > 1:
-                spread = spread.broadcast_like(pools["density"]).transpose("pool", *grid.dims)
-            self.properties[name] = spread.values.reshape(len(self.names), -1)
-
-    def pool(self, index: int, voxels: NDArray[Any] | slice) -> Pool:
-        values = {n: v[index] if v.shape[1] == 1 else v[index, voxels] for n, v in self.properties.items()}
-        shift, area = (p[index] for p in self.peaks)
-        return Pool(self.names[index], self.kinds[index], values, shift, area)
-
-    def signal(self, protocol: Protocol) -> NDArray[Any]:
-        mapped = any(v.shape[1] > 1 for v in self.properties.values())
-        present = [i for i in range(len(self.names)) if np.any(self.density[i] > 0)]
-        alike = [] if mapped else [self._of(self.pool(i, slice(None)), protocol)[0] for i in present]
-        out: NDArray[Any] = np.zeros((self.density.shape[1], protocol.points), np.result_type(float, *alike))
-        for start in range(0, self.density.shape[1], BLOCK):
-            block = slice(start, start + BLOCK)
-            density = np.nan_to_num(self.density[present, block])
-            if not mapped:
-                np.matmul(density.T, np.reshape(alike, (len(present), protocol.points)), out=out[block])
-                continue
-            for i, amount in zip(present, density, strict=True):
-                voxels = start + np.flatnonzero(amount)
-                if voxels.size:
-                    part = amount[amount != 0][:, None] * self._of(self.pool(i, voxels), protocol)
-                    out = out.astype(np.result_type(out, part), copy=False)
-                    out[voxels] += part
-        return out
-
-    def _of(self, pool: Pool, protocol: Protocol) -> NDArray[Any]:
-        return self.sequence.signal(pool, protocol, **self.switches)
-
-
-def _unknowns(
-    model: Model, phantom: Scannable, protocol: Protocol, values: Mapping[str, Any], grid: xr.DataArray
-) -> dict[str, NDArray[Any]]:
-    """Each unknown over the voxels: from the truth, what needs a protocol from truth_at, the rest from the case table."""
-    names = [q.name for q in model.unknowns]
-    for name in values:
-        if name not in names:
-            raise InputError(f"values: {name} is no unknown of equation {model.name}: expected some of {', '.join(names)}")
-    at_protocol: xr.Dataset | None = None
-    found: dict[str, NDArray[Any]] = {}
-    for name in names:
-        known = phantom.truth[name] if name in phantom.truth else None
-        if known is None and name not in values and hasattr(phantom, "truth_at"):
-            at_protocol = phantom.truth_at(protocol) if at_protocol is None else at_protocol
-            known = at_protocol.get(name)
-        if known is not None and bool(known.notnull().any()):
-            found[name] = known.broadcast_like(grid).transpose(*grid.dims).values.ravel()
-        elif name in values:
-            try:
-                found[name] = np.broadcast_to(np.asarray(values[name], dtype=float), grid.shape).ravel()
-            except ValueError:
-                shape = np.shape(values[name])
-                raise InputError(f"values: {name} has shape {shape}: expected a number or {grid.shape}") from None
-        else:
-            raise InputError(
-                f"equation {model.name}: the truth of the phantom has no {name}; give it as values={{'{name}': ...}}"
-            )
-    return found
-
-
-# -- the array, its reference signal, and what may be asked ------------------------------------------------------------
+# -- the array, its reference signal, and what may be asked
 
 
 def _grid(phantom: Scannable) -> xr.DataArray:
@@ -307,7 +196,7 @@ def _grid(phantom: Scannable) -> xr.DataArray:
     density = phantom.pools["density"]
     grid = density.isel(pool=0, drop=True)
     grid = grid.transpose(*[d for d in ("z", "y", "x") if d in grid.dims], ...)
-    grid = grid.drop_vars([c for c in grid.coords if not set(grid.coords[c].dims) <= set(grid.dims) or not grid[c].dims])
+    grid = grid.drop_vars([name for name, coord in grid.coords.items() if not coord.dims])
     return grid.assign_attrs({**phantom.truth.attrs, **phantom.pools.attrs})
 
 
@@ -317,7 +206,7 @@ def _label(signal: NDArray[Any], protocol: Protocol, grid: xr.DataArray) -> xr.D
     return xr.DataArray(image, dict(grid.coords) | protocol.coords(), (*grid.dims, protocol.encoding), "signal", attrs)
 
 
-def _reference(signal: NDArray[Any], source: Any, sequence: Sequence, protocol: Protocol) -> float:
+def _reference(signal: NDArray[Any], source: Matched | Pools, sequence: Sequence, protocol: Protocol) -> float:
     """S_ref: read from the scan where it has the reference point, else simulated there."""
     reference = sequence.reference(protocol)
     for point in range(protocol.points):
@@ -336,7 +225,8 @@ def _reference_of(image: xr.DataArray) -> float:
 def _check_rung(rung: str, sequence: Sequence, switches: Mapping[str, Any]) -> None:
     if rung not in sequence.rungs:
         what = "not built" if rung in RUNGS else "unknown"
-        raise InputError(f"rung {rung!r} is {what} for sequence {sequence.name}: expected {' or '.join(sequence.rungs)}")
+        built = " or ".join(sequence.rungs)
+        raise InputError(f"rung {rung!r} is {what} for sequence {sequence.name}: expected {built}")
     for name in switches:
         if name not in sequence.switches:
             known = ", ".join(sequence.switches)
@@ -358,8 +248,8 @@ def _check_field(phantom: Scannable, protocol: Protocol) -> None:
         field = part.attrs.get("field_strength")
         if field is not None and not np.isclose(float(field), protocol.field_strength, rtol=1e-3):
             raise InputError(
-                f"protocol {protocol.name}: field_strength is {protocol.field_strength:g} T and the phantom was made for "
-                f"{float(field):g} T: expected the same"
+                f"protocol {protocol.name}: field_strength is {protocol.field_strength:g} T and the phantom was made "
+                f"for {float(field):g} T: expected the same"
             )
 
 

@@ -18,94 +18,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
+from .settings import FIELD, SETTINGS, Setting, is_number
+from .suppression import FatSuppression
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value that a protocol may state: its unit, the range that makes sense, and the mistake that leaves it."""
-
-    unit: str
-    meaning: str
-    low: float
-    high: float
-    mistake: str = ""
-
-
-SETTINGS: Mapping[str, Setting] = MappingProxyType(
-    {
-        "b": Setting("s/mm2", "b-value", 0.0, 1e5),
-        "TE": Setting("s", "echo time", 0.0, 2.0, "given in ms?"),
-        "TR": Setting("s", "repetition time", 0.0, 100.0, "given in ms?"),
-        "TI": Setting("s", "inversion time", 0.0, 20.0, "given in ms?"),
-        "TM": Setting("s", "mixing time", 0.0, 20.0, "given in ms?"),
-        "echo": Setting("s", "echo time", 0.0, 2.0, "given in ms?"),
-        "te": Setting("s", "echo time", 0.0, 2.0, "given in ms?"),
-        "time": Setting("s", "time after the echo", -2.0, 20.0, "given in ms?"),
-        "flip_angle": Setting("rad", "flip angle", 0.0, 2 * math.pi, "given in degrees?"),
-        "offset": Setting("Hz", "frequency offset of the saturation", -1e6, 1e6),
-        "B1": Setting("1", "transmit field relative to nominal", 0.0, 5.0, "given in per cent?"),
-        "temperature": Setting("C", "temperature", -20.0, 80.0, "given in K?"),
-        "dwell": Setting("s", "time between two samples", 0.0, 1.0, "given in us?"),
-    }
-)
-FIELD = Setting("T", "static field", 0.001, 25.0, "given in MHz?")
 AVERAGING = ("magnitude", "complex")
 COMBINATIONS = ("sum_of_squares", "optimal")
-
-
-@dataclass(frozen=True)
-class FatSuppression:
-    """How much of each fat peak the suppression removes, as stop bands on the ppm scale (methylene at 1.30 ppm).
-
-    A peak inside a band loses the stated fraction of its signal and a peak outside every band loses nothing:
-    spectrally selective suppression leaves the olefinic and glycerol peaks, which lie under or beside water.
-
-    Parameters
-    ----------
-    method : str
-        What the scanner calls it (SPAIR, STIR, ...).
-    bands : sequence of (low, high, efficiency)
-        Limits in ppm, and the fraction removed (0 to 1). Where bands overlap the first one counts.
-    """
-
-    method: str = "none"
-    bands: tuple[tuple[float, float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        bands = self.bands
-        if not isinstance(bands, (list, tuple)) or not all(
-            isinstance(band, (list, tuple)) and len(band) == 3 and all(map(_is_number, band)) for band in bands
-        ):
-            raise InputError(f"fat_suppression bands are {bands!r}: expected rows of [low ppm, high ppm, efficiency]")
-        object.__setattr__(self, "bands", tuple(tuple(map(float, band)) for band in bands))
-        for low, high, efficiency in self.bands:
-            if not low < high:
-                raise InputError(f"fat_suppression band from {low:g} to {high:g} ppm: the lower limit comes first")
-            if not 0 <= efficiency <= 1:
-                raise InputError(f"fat_suppression efficiency is {efficiency:g}: expected a fraction from 0 to 1")
-
-    def efficiency(self, shift: ArrayLike) -> Floats:
-        """Fraction of the signal removed at each chemical shift (ppm, any shape)."""
-        ppm = np.asarray(shift, dtype=float)
-        removed = np.zeros(ppm.shape)
-        for low, high, efficiency in reversed(self.bands):
-            removed = np.where((ppm >= low) & (ppm <= high), efficiency, removed)
-        return removed
-
-    def residual(self, shift: ArrayLike, area: ArrayLike) -> float:
-        """Fraction of the whole fat signal that is left, for peaks at ``shift`` (ppm) with relative ``area``."""
-        area = np.asarray(area, dtype=float)
-        return float(np.sum(area * (1 - self.efficiency(shift))) / np.sum(area))
-
-    def with_efficiency(self, efficiency: float) -> FatSuppression:
-        """The same bands at another efficiency; without bands, a suppression that reaches every peak."""
-        bands = tuple((low, high, efficiency) for low, high, _ in self.bands)
-        return FatSuppression(self.method, bands or ((-1e3, 1e3, efficiency),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +44,7 @@ class Protocol(Mapping[str, Any]):
     table : mapping of str to sequence of float
         Encoding table: a column for each setting that changes from point to point, all of one length.
     constants : mapping of str to float
-        Settings that hold for every point. SI units; b in s/mm2 (see `SETTINGS`).
+        Settings that hold for every point. SI units; b in s/mm2 (see `settings.SETTINGS`).
     field_strength : float
         Static field (T).
     averages, averaging : int, {"magnitude", "complex"}
@@ -185,10 +104,10 @@ class Protocol(Mapping[str, Any]):
         object.__setattr__(self, "table", MappingProxyType(table))
         object.__setattr__(self, "constants", MappingProxyType(constants))
 
-    # -- what is wrong, in one line -----------------------------------------------------------------------------
+    # -- what is wrong, in one line
 
     def _error(self, name: str, value: object, right: str) -> InputError:
-        shown = f"{value:g}" if _is_number(value) else repr(value)
+        shown = f"{value:g}" if is_number(value) else repr(value)
         return InputError(f"protocol {self.name}: {name} is {shown}: {right}")
 
     def _mapping(self, name: str) -> Mapping[str, Any]:
@@ -201,7 +120,7 @@ class Protocol(Mapping[str, Any]):
         return value
 
     def _check(self, name: str, value: object, setting: Setting) -> None:
-        if not _is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
+        if not is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
             raise self._error(name, value, f"expected a finite number ({setting.unit})")
         if not setting.low <= value <= setting.high:  # type: ignore[operator]
             hint = f" ({setting.mistake})" if setting.mistake and value > setting.high else ""  # type: ignore[operator]
@@ -232,8 +151,8 @@ class Protocol(Mapping[str, Any]):
         for name in table:
             if name in constants:
                 raise self._error("constants", name, "also a column of the table; state it once")
-        stated = {**constants, **table}
-        if "TE" in stated and "TR" in stated and np.any(np.greater_equal(stated["TE"], stated["TR"])):
+        stated = {name: np.array(values) for name, values in {**constants, **table}.items()}
+        if "TE" in stated and "TR" in stated and np.any(stated["TE"] >= stated["TR"]):
             raise self._error("TR", float(np.min(stated["TR"])), "expected a repetition time longer than TE (s)")
 
     def _suppression(self, value: object) -> FatSuppression:
@@ -246,7 +165,7 @@ class Protocol(Mapping[str, Any]):
         except InputError as error:
             raise InputError(f"protocol {self.name}: {error}") from None
 
-    # -- the settings as a mapping, which is how an equation reads them ----------------------------------------
+    # -- the settings as a mapping, which is how an equation reads them
 
     def __getitem__(self, name: str) -> Any:
         if name in self.table:
@@ -286,10 +205,10 @@ class Protocol(Mapping[str, Any]):
             table.pop(name, None)
             constants.pop(name, None)
             (table if np.ndim(value) else constants)[name] = value
-        changes = {"table": table, "constants": constants} | changes
-        return dataclasses.replace(self, **changes)
+        everything: dict[str, Any] = {"table": table, "constants": constants, **changes}
+        return dataclasses.replace(self, **everything)
 
-    # -- one JSON string, one TOML file -------------------------------------------------------------------------
+    # -- one JSON string, one TOML file
 
     def _plain(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -340,7 +259,7 @@ class Protocol(Mapping[str, Any]):
                 raise InputError(f"{where}: {name} is missing; a protocol needs {', '.join(required)}")
         return cls(**content)
 
-    # -- the same settings are the same protocol ----------------------------------------------------------------
+    # -- the same settings are the same protocol
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Protocol) and self._plain() == other._plain()
@@ -399,7 +318,3 @@ class Protocols:
 
 
 protocols = Protocols()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -139,15 +139,17 @@ def diffusion_spin_echo(
     else:
         # bound water has no diffusivity one could see: it is gone before the echo
         diffusivity = pool.get("D", default=0.0 if pool.kind == "bound_water" else None)
-    own = pool.get("kurtosis", default=0.0)
-    if not isinstance(kurtosis, bool):
-        own = own if pool.kind in ("fat", "blood") else np.full_like(own, kurtosis)
+    excess = pool.get("kurtosis", default=0.0)
+    if kurtosis is False:
+        excess = np.zeros_like(excess)
+    elif kurtosis is not True and pool.kind not in ("fat", "blood"):
+        excess = np.full_like(excess, kurtosis)
     theta = {
         "density": 1.0,
         "T1": pool.get("T1_observed", "T1_intrinsic"),
         "T2": pool.get("T2"),
         "D": diffusivity,
-        "kurtosis": own if kurtosis is not False else 0.0,
+        "kurtosis": excess,
     }
     applied = protocol.replace(b=tuple(protocol["b"] + b_offset)) if b_offset else protocol
     signal = equations.get("spin_echo_diffusion").signal(theta, applied)
@@ -172,7 +174,7 @@ def _unsuppressed(
     elif isinstance(fat_suppression, (tuple, list)):
         if len(fat_suppression) != shift.size:
             raise InputError(
-                f"fat_suppression has {len(fat_suppression)} values: expected one for each of the {shift.size} fat peaks"
+                f"fat_suppression has {len(fat_suppression)} values: expected one for each of {shift.size} fat peaks"
             )
         return float(np.sum(area * (1 - np.asarray(fat_suppression))) / np.sum(area))
     elif fat_suppression is not None:
@@ -188,7 +190,7 @@ def _check_diffusion(
     if not _is_finite(b_offset):
         raise InputError(f"b_offset is {b_offset!r}: expected a number (s/mm2)")
     if not (_is_finite(motion_loss) and 0 <= motion_loss < 1):
-        raise InputError(f"motion_loss is {motion_loss!r}: expected the fraction lost at b = 1000 s/mm2, from 0 to below 1")
+        raise InputError(f"motion_loss is {motion_loss!r}: expected the fraction lost at b = 1000 s/mm2, 0 to below 1")
     if fat_suppression is not None and not isinstance(fat_suppression, FatSuppression):
         listed = fat_suppression if isinstance(fat_suppression, (tuple, list)) else [fat_suppression]
         if not all(_is_finite(e) and 0 <= e <= 1 for e in listed):
