@@ -6,13 +6,16 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:  # matplotlib takes a third of a second to import: only whoever draws pays for it
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Each colour of a figure is the light value of a custom property of the page, so that one drawing serves both themes.
 INK, MUTED, RULE, BAND = "#1c2126", "#69727c", "#dfe3e6", "#e7eef2"
@@ -90,20 +93,7 @@ def series(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure (inches) that belongs to nobody: no window, no global state."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), facecolor="none")
-
-
-def panels(figure: Figure, rows: int, columns: int, **margins: float) -> np.ndarray:
-    """A grid of axes, (rows, columns), with the margins given as fractions of the figure."""
-    layout = {"left": 0.07, "right": 0.99, "top": 0.92, "bottom": 0.1, "wspace": 0.12, "hspace": 0.2}
-    grid = figure.add_gridspec(rows, columns, **(layout | margins))
-    axes = np.empty((rows, columns), dtype=object)
-    for row in range(rows):
-        for column in range(columns):
-            axes[row, column] = plain(figure.add_subplot(grid[row, column]))
-    return axes
 
 
 def plain(axes: Axes) -> Axes:
@@ -119,7 +109,7 @@ def plain(axes: Axes) -> Axes:
     return axes
 
 
-def label(axes: Axes, x: str = "", y: str = "", title: str = "", **text: object) -> None:
+def label(axes: Axes, x: str = "", y: str = "", title: str = "", **text: Any) -> None:
     """Axis names in the ink of the text, the title to the left."""
     if x:
         axes.set_xlabel(x, fontsize=8.5, color=INK)
@@ -129,13 +119,23 @@ def label(axes: Axes, x: str = "", y: str = "", title: str = "", **text: object)
         axes.set_title(title, **({"fontsize": 9.5, "color": INK, "loc": "left", "pad": 6} | text))
 
 
-def legend(figure: Figure, handles: Sequence[object], **where: object) -> None:
+def legend(figure: Figure, handles: Sequence[Any], **where: Any) -> None:
     """One legend for a figure, above its panels."""
     where = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": max(1, len(handles))} | where
     figure.legend(
         handles=handles, frameon=False, fontsize=8.5, labelcolor=INK, handletextpad=0.4,
         columnspacing=1.6, borderaxespad=0.1, **where,
     )
+
+
+def logarithmic(axes: Axes, x: bool = False, y: bool = False) -> None:
+    """Logarithmic axes with ticks at 1, 2 and 5, printed as plain numbers."""
+    for wanted, axis, name in ((x, axes.xaxis, "x"), (y, axes.yaxis, "y")):
+        if wanted:
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def window(values: np.ndarray, keep: float = 0.9, include: Sequence[float] = ()) -> tuple[float, float]:
@@ -167,9 +167,6 @@ def clipped(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an `<svg>` element: text stays text, colours follow the page, identifiers start with `name`."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     stream = io.StringIO()
     # A fixed salt: two runs of one study give the same page, byte for byte.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}):
@@ -195,10 +192,8 @@ def _opening(box: str, description: str) -> str:
     )
 
 
-def to_png(figure: Figure, path: object, dpi: int = 144) -> None:
+def to_png(figure: Figure, path: str | PathLike[str], dpi: int = 144) -> None:
     """The figure on white paper."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=dpi, facecolor="white")
 
