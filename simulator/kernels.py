@@ -145,6 +145,7 @@ def source(
         "from .lanes import FASTMATH, LANES, cos, exp, expm1, rows, sin",
         f"LINEAR = {tuple(str(q) for q in linear(expression, free))!r}",
         f"CHANNELS = {len(parts)}",
+        f"HELD = {len(held)}",
         '@njit("void(f8[:,::1],f8[::1],f8[:,::1],f8[:,::1])", fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)',
         "def kernel(theta, x, y, jac):",
         f"    theta = rows(theta, ({len(lane)}, LANES))",

@@ -171,12 +171,9 @@ class Equation:
         known = None if jacobian else dict(zip(names, values.T, strict=True))
         # without derivatives every unknown is held, so that the kernel computes nothing else
         kernel, x, held = self.arrange(protocol, n_voxel, free, known)
-        theta_held = np.ascontiguousarray(np.concatenate([values, held], axis=1)) if jacobian else held
+        theta_held = np.concatenate([values, held], axis=1) if jacobian else held
+        signal, jac = sweep(kernel, theta_held, x, len(free))
         channels = kernel.CHANNELS
-        signal = np.empty((n_voxel, len(x), channels))
-        jac = np.empty((n_voxel if jacobian else 0, len(x), channels, len(free)))
-        sweep = compiled(_SWEEP).sweep
-        each_block(n_voxel, lambda a, b: sweep(kernel.kernel, theta_held, x, len(free), a, b, signal, jac))
         if channels == 2:
             return signal.view(complex)[..., 0], jac[:, :, 0] + 1j * jac[:, :, 1]
         return signal[..., 0], jac[:, :, 0]
@@ -188,3 +185,16 @@ class Equation:
     def jacobian(self, theta: Values, protocol: Mapping[str, object]) -> np.ndarray:
         """Exact derivative with respect to each unknown, (voxel, point, unknown); see `Model`."""
         return self._evaluate(theta, protocol, jacobian=True)[1]
+
+
+def sweep(kernel: ModuleType, theta: np.ndarray, x: np.ndarray, n_free: int) -> tuple[np.ndarray, np.ndarray]:
+    """Signal (voxel, point, channel) and Jacobian (voxel, point, channel, free) of a compiled kernel.
+
+    `theta` is (voxel, free + held) and `x` (point, shared), as `Equation.arrange` gives them.
+    """
+    theta = np.ascontiguousarray(theta)
+    signal = np.empty((len(theta), len(x), kernel.CHANNELS))
+    jacobian = np.empty((len(theta) if n_free else 0, len(x), kernel.CHANNELS, n_free))
+    loop = compiled(_SWEEP).sweep
+    each_block(len(theta), lambda a, b: loop(kernel.kernel, theta, x, n_free, a, b, signal, jacobian))
+    return signal, jacobian
