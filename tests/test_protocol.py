@@ -140,7 +140,7 @@ def test_wrong_values_are_told_in_one_line(changes: dict[str, object], message: 
 PLAIN = json.loads(protocols.ivim_marrow.to_json())
 FILES = [
     ("b = [0, 10", "not TOML"),
-    ('sequence = "diffusion_spin_echo"', "equation is missing; a protocol needs name, sequence, equation, encoding, table"),
+    ('sequence = "diffusion_spin_echo"', "equation is missing; a protocol needs name, sequence, equation"),
     ("echoes = 3", "echoes is not a field of a protocol; known: name, sequence"),
 ]
 
