@@ -1,0 +1,239 @@
+"""A study: which estimators are tried on which cases, rungs and noise levels, read from TOML.
+
+A study is a table of grids. Each grid is a full factorial of tissue values on one rung; every combination is a case.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .claims import RUNGS
+
+FOLDER = Path(__file__).parent / "studies"
+_STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
+          "subjects_quick", "nuisances", "grid", "confounder", "prior"}  # fmt: skip
+_GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "sigma", "nuisances", "quick", "full", "estimators",
+         "values", "replicates"}  # fmt: skip
+_CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
+_PRIOR = {"estimators", "snr", "n", "n_quick", "n_exact"}
+CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "noise")
+# Symbols of case names: the value is shown in the unit that the field reads it in.
+_SHOWN = {"D": ("D", 1e3), "D_star": ("D*", 1e3), "adc": ("ADC", 1e3)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of tissue, on one rung, at one SNR, with its nuisances known or drawn."""
+
+    name: str
+    rung: str
+    snr: float
+    nuisances: str
+    sigma: str
+    values: tuple[tuple[str, float], ...]
+    estimators: tuple[str, ...]
+    n: Mapping[str, int]
+
+    @property
+    def tissue(self) -> dict[str, float]:
+        """Tissue values by name."""
+        return dict(self.values)
+
+    def replicates(self, estimator: str, identifiable: bool, quick: bool) -> int:
+        """How many noise realisations: many where a narrow claim is decided, fewer elsewhere."""
+        if quick:
+            return min(self.n["quick"], self.n.get(estimator, self.n["quick"]))
+        n = self.n["n"] if identifiable else self.n["elsewhere"]
+        return min(n, self.n.get(estimator, n))
+
+    def most(self, quick: bool) -> int:
+        """The most replicates that any estimator is given."""
+        return self.n["quick"] if quick else max(self.n["n"], self.n["elsewhere"])
+
+
+@dataclass(frozen=True)
+class Confounder:
+    """One thing that goes wrong, at several strengths; at the first strength it is absent."""
+
+    name: str
+    title: str
+    kind: str
+    key: str
+    unit: str
+    strengths: tuple[float, ...]
+    estimators: tuple[str, ...]
+    values: Mapping[str, float]
+    switches: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is tried: read it with `load`, list its cases with `cases`."""
+
+    name: str
+    title: str
+    modality: str
+    phantom: str
+    tissue: str
+    protocol: str
+    field: float
+    seed: int
+    estimators: tuple[str, ...]
+    subjects: int
+    subjects_quick: int
+    nuisances: tuple[str, ...]
+    grids: tuple[Mapping[str, Any], ...]
+    confounders: tuple[Confounder, ...]
+    prior: Mapping[str, Any]
+    text: str
+    path: Path
+
+    def cases(self, quick: bool) -> list[Case]:
+        """The cases of the full or of the quick run, in a fixed order."""
+        found = [case for grid in self.grids if grid.get("quick" if quick else "full", not quick)
+                 for case in _cases(grid)]  # fmt: skip
+        return found
+
+
+def names() -> dict[str, Path]:
+    """The studies that come with the package, by name (which is also their modality)."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def load(path: str | Path) -> Study:
+    """Read a study.
+
+    Raises
+    ------
+    InputError
+        One line with the file, the field and the value, and what would be right.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this study ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML ({' '.join(str(error).split())})") from None
+    _known(path, "study", content, _STUDY)
+    for key, kind in {"modality": str, "phantom": str, "protocol": str}.items():
+        if not isinstance(content.get(key), kind):
+            raise InputError(f"{path}: {key} = {content.get(key)!r}; a {kind.__name__} is expected")
+    if not isinstance(content.get("seed", 0), int) or content.get("seed", 0) < 0:
+        raise InputError(f"{path}: seed = {content['seed']!r}; an integer from 0 up is expected")
+    grids = content.get("grid", [])
+    if not isinstance(grids, list) or not grids:
+        raise InputError(f"{path}: no [[grid]]; a study needs cases")
+    for number, grid in enumerate(grids, 1):
+        _check_grid(path, f"grid {number}", grid)
+    prior = content.get("prior", {})
+    _known(path, "[prior]", prior, _PRIOR)
+    return Study(
+        name=content.get("name", path.stem),
+        title=content.get("title", path.stem),
+        modality=content["modality"],
+        phantom=content["phantom"],
+        tissue=content.get("tissue", ""),
+        protocol=content["protocol"],
+        field=float(content.get("field", 3.0)),
+        seed=content.get("seed", 0),
+        estimators=tuple(content.get("estimators", ())),
+        subjects=int(content.get("subjects", 32)),
+        subjects_quick=int(content.get("subjects_quick", 4)),
+        nuisances=tuple(content.get("nuisances", ())),
+        grids=tuple(grids),
+        confounders=tuple(_confounder(path, entry) for entry in content.get("confounder", [])),
+        prior=prior,
+        text=text,
+        path=path,
+    )
+
+
+def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
+    values = grid["values"]
+    axes = [[float(v) for v in _list(values[name])] for name in values]
+    replicates = {k: int(v) for k, v in grid.get("replicates", {}).items()}
+    n = {"n": int(grid["n"]), "elsewhere": int(grid.get("n_elsewhere", grid["n"])),
+         "quick": int(grid.get("n_quick", min(512, grid["n"]))), **replicates}  # fmt: skip
+    for point in itertools.product(*axes):
+        tissue = tuple(zip(values, point, strict=True))
+        name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if key != "S0")
+        for snr in _list(grid["snr"]):
+            for nuisances in _list(grid.get("nuisances", "known")):
+                for sigma in _list(grid.get("sigma", "given")):
+                    yield Case(
+                        # The columns of the table have no place for it, so the case says when sigma was not given.
+                        name=name if sigma == "given" else f"{name}, sigma not given",
+                        rung=grid["rung"], snr=float(snr), nuisances=nuisances, sigma=sigma, values=tissue,
+                        estimators=tuple(grid.get("estimators", ())), n=n,
+                    )  # fmt: skip
+
+
+def _check_grid(path: Path, where: str, grid: Any) -> None:
+    _known(path, where, grid, _GRID)
+    for key in ("rung", "snr", "n", "values"):
+        if key not in grid:
+            raise InputError(f"{path}: {where}: {key} is missing")
+    if grid["rung"] not in RUNGS:
+        raise InputError(f"{path}: {where}: rung = {grid['rung']!r}; one of {', '.join(RUNGS)}")
+    if not all(_positive(s) for s in _list(grid["snr"])):
+        raise InputError(f"{path}: {where}: snr = {grid['snr']!r}; positive numbers are expected")
+    for key in ("n", "n_elsewhere", "n_quick"):
+        if key in grid and not (isinstance(grid[key], int) and grid[key] >= 2):
+            raise InputError(f"{path}: {where}: {key} = {grid[key]!r}; an integer from 2 up is expected")
+    for key, choices in {"sigma": ("given", "pooled"), "nuisances": ("known", "drawn")}.items():
+        for value in _list(grid.get(key, choices[0])):
+            if value not in choices:
+                raise InputError(f"{path}: {where}: {key} = {value!r}; one of {', '.join(choices)}")
+    if not isinstance(grid["values"], dict):
+        raise InputError(f"{path}: {where}: values = {grid['values']!r}; a table of tissue values is expected")
+    for name, value in grid["values"].items():
+        if not _list(value) or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in _list(value)):
+            raise InputError(f"{path}: {where}: values.{name} = {value!r}; a number or a list of numbers is expected")
+
+
+def _confounder(path: Path, entry: Any) -> Confounder:
+    _known(path, "confounder", entry, _CONFOUNDER)
+    for key in ("name", "kind", "strengths"):
+        if key not in entry:
+            raise InputError(f"{path}: a [[confounder]] without {key}")
+    where = f"{path}: confounder {entry['name']!r}"
+    if entry["kind"] not in CONFOUNDER_KINDS:
+        raise InputError(f"{where}: kind = {entry['kind']!r}; one of {', '.join(CONFOUNDER_KINDS)}")
+    strengths = _list(entry["strengths"])
+    if not strengths or not all(isinstance(s, (int, float)) for s in strengths):
+        raise InputError(f"{where}: strengths = {entry['strengths']!r}; a list of numbers is expected")
+    return Confounder(
+        name=entry["name"], title=entry.get("title", entry["name"]), kind=entry["kind"], key=entry.get("key", ""),
+        unit=entry.get("unit", "1"), strengths=tuple(map(float, strengths)),
+        estimators=tuple(entry.get("estimators", ())), values=entry.get("values", {}),
+        switches=entry.get("switches", {}),
+    )  # fmt: skip
+
+
+def _known(path: Path, where: str, content: Any, keys: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {where} = {content!r}; a table is expected")
+    for key in content:
+        if key not in keys:
+            raise InputError(f"{path}: {where}: unknown field {key!r}; one of {', '.join(sorted(keys))}")
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _shown(key: str, value: float) -> str:
+    symbol, scale = _SHOWN.get(key, (key, 1.0))
+    return f"{symbol} {value * scale:g}"
