@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import xarray as xr
+
 from bonemri.errors import InputError
 from bonemri.simulator import files, maps, nifti
 from bonemri.simulator.acquisition import Protocol, protocols

@@ -1,0 +1,50 @@
+"""What README and CONTRIBUTING print is run: the Python blocks as they stand, and the commands of the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bonemri import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("document", "number"), [(d, i) for d in DOCUMENTS for i in range(len(blocks(d, "python")))])
+def test_python_blocks_run(document, number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in zip(re.findall(r"`([\w-]+\.toml)`", (ROOT / document).read_text()), blocks(document, "toml"), strict=False):
+        Path(name).write_text(text, encoding="utf-8")
+    block = blocks(document, "python")[number]
+    exec(compile(block, f"{document}, Python block {number + 1}", "exec"), {"__name__": "__main__"})
+
+
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, decay, capsys):
+    monkeypatch.chdir(tmp_path)
+    nib.save(nib.Nifti1Image(decay.transpose("x", "y", "z", "b").values, np.diag([2, 2, 2, 1])), "dwi.nii.gz")
+    Path("dwi.bval").write_text(" ".join(str(b) for b in decay["b"].values))
+    calls = [shlex.split(line) for block in blocks("README.md", "sh") for line in block.splitlines()]
+    # the trial has its own tests; here it would take as long as all of them
+    calls = [call[1:] for call in calls if call[0] == "bonemri" and call[1] != "validate"]
+    assert len(calls) >= 4
+    for call in calls:
+        assert cli.run(call) == 0, capsys.readouterr().err
+    assert {"maps", "bone.nc", "scan.nc", "ivim"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_every_file_that_is_linked_exists():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
+            assert (ROOT / target).exists(), f"{document} links {target}"
