@@ -399,3 +399,16 @@ def test_no_noise_level_can_follow_from_nothing() -> None:
         add_noise(add_noise(clean, snr=9), snr=9)
     with pytest.raises(InputError, match="complex: noise goes on a noise-free magnitude scan"):
         add_noise(scan(bone(), PROTOCOL, combine=False), snr=9)
+
+
+def test_the_apparent_fraction_of_the_truth_is_the_one_that_is_scanned() -> None:
+    phantom = phantoms.vertebra(resolution=4e-3)
+    no_fat = (1.0,) * phantom.pools.sizes["peak"]
+    both = scan(phantom, PROTOCOL, fat_suppression=no_fat).isel(b=0)
+    # b of 2e4 s/mm2 with D* of .01 mm2/s and more and D of 0: what is left is the tissue alone
+    still = SimpleNamespace(pools=phantom.pools.assign(D=phantom.pools["D"] * 0), truth=phantom.truth)
+    tissue = scan(still, PROTOCOL.replace(b=(0, 2e4)), fat_suppression=no_fat, kurtosis=False).isel(b=-1)
+    f_app = phantom.truth_at(PROTOCOL)["f_app"]
+    inside = f_app.notnull()
+    assert inside.sum() > 10
+    np.testing.assert_allclose((1 - tissue / both).where(inside), f_app, atol=1e-12)
