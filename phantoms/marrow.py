@@ -73,13 +73,20 @@ def marrow_pools(
     spectrum : str or (shift, area)
         Fat spectrum: a name of ``tissues.spectra()``, or shifts (ppm) and relative areas.
     **properties : float or array (z, y, x)
-        ``D D_star D_fat`` (mm2/s), ``kurtosis``, ``T1_water T2_water T1_blood T2_blood T1_fat T2_fat`` (s);
-        default the tissue value.
+        ``D D_star D_fat`` (mm2/s), ``T1_water T2_water T1_blood T2_blood T1_fat T2_fat`` (s), default the
+        tissue value; ``kurtosis`` of marrow water, default 0 (Gaussian diffusion).
+
+    Notes
+    -----
+    R2' is zero in every pool: a spin echo refocuses it, and where the field of the trabeculae is applied it would
+    count twice.
     """
 
-    def given(name: str, path: str) -> Any:
+    def given(name: str, path: str | None = None) -> Any:
         found = properties.get(name)
-        return tissues.value(path, field, condition) if found is None else found
+        if found is None:
+            return 0.0 if path is None else tissues.value(path, field, condition)
+        return found
 
     part = composition(pdff, f)
     density = {name: marrow_volume * moles for name, (moles, _) in part.items()}
@@ -94,15 +101,15 @@ def marrow_pools(
     return [
         Pool("marrow_water", "marrow_water", density["water"], volume["water"],
              T1_observed=given("T1_water", "marrow_water.T1"), T2=given("T2_water", "marrow_water.T2"),
-             R2_prime=field * tissues.value("marrow_water.R2_prime"), chi=tissues.value("water.chi"),
-             D=given("D", "marrow_water.D"), kurtosis=given("kurtosis", "marrow_water.kurtosis")),
+             chi=tissues.value("water.chi"),
+             D=given("D", "marrow_water.D"), kurtosis=given("kurtosis")),
         Pool("blood", "blood", density["blood"], volume["blood"],
              T1_observed=given("T1_blood", "blood.T1"), T2=given("T2_blood", "blood.T2"),
-             R2_prime=field * tissues.value("marrow_water.R2_prime"), chi=tissues.value("blood.chi"),
+             chi=tissues.value("blood.chi"),
              D_star=given("D_star", "blood.D_star")),
         Pool("fat", "fat", density["fat"], volume["fat"],
              T1_observed=given("T1_fat", "fat.T1"), T2=given("T2_fat", "fat.T2"),
-             R2_prime=field * tissues.value("fat.R2_prime"), chi=tissues.value("fat.chi"),
+             chi=tissues.value("fat.chi"),
              D=given("D_fat", "fat.D"), shift=shift, peak_area=area),
     ]
 
@@ -112,7 +119,7 @@ def bone_pool(name: str, volume: np.ndarray, field: float) -> Pool:
     return Pool(
         name, "bound_water", volume * tissues.value("bound_water.density"), volume,
         T1_observed=tissues.value("bound_water.T1", field), T2=tissues.value("bound_water.T2", field),
-        R2_prime=field * tissues.value("bound_water.R2_prime"), chi=tissues.value("bone.chi"),
+        chi=tissues.value("bone.chi"),
         D=0.0,  # held in the collagen: it does not diffuse over the length an echo sees
     )
 
@@ -158,7 +165,7 @@ def marrow_block(
     D, D_star, D_fat : float or array
         Diffusivity of marrow water, pseudo-diffusivity of blood, diffusivity of fat (mm2/s).
     kurtosis : float or array
-        Excess kurtosis of marrow water.
+        Excess kurtosis of marrow water; default 0 (Gaussian diffusion).
     T1_water, T2_water, T1_blood, T2_blood, T1_fat, T2_fat : float or array
         Relaxation times (s).
     spectrum : str or (shift, area)

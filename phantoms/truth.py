@@ -76,7 +76,7 @@ def truth_at(pools: xr.Dataset, protocol: Mapping[str, Any], kurtosis: bool = Fa
     """Truth of the quantities that mean something only with a protocol.
 
     ``f_app`` is the fraction of the water echo at b = 0 that blood gives, at the protocol's TE and TR
-    (Orton 2016, doi:10.1002/mrm.26092). ``adc`` (and ``kurtosis``) are least-squares fits, by scipy and not by
+    (Jerome 2016, doi:10.1088/1361-6560/61/24/N667). ``adc`` (and ``kurtosis``) are least-squares fits, by scipy and not by
     our own solver, of the noise-free echo of all water, blood included and fat excluded.
 
     Parameters

@@ -5,7 +5,8 @@ documented way, and refuses everything else.
 
 A quantity is addressed by its path, ``"marrow_water.T2"``. A record may hold for one *field* (T), else it
 holds at every field, and for one *condition*, else it is the value of the healthy adult population; a
-condition without a record of its own takes the population's. Between two measured fields relaxation times
+condition without a record of its own takes the population's (a fractured bone the osteoporotic's first).
+Between two measured fields relaxation times
 are interpolated as a power law of the field (linear in log value against log field), which is how T1
 disperses [1]_; beyond the measured fields there is no value, and asking for one is an error.
 
@@ -32,8 +33,10 @@ import numpy as np
 from ..errors import InputError
 
 CONDITIONS = ("young", "old", "osteopenic", "osteoporotic", "fractured")
-UNITS = ("1", "s", "1/s", "1/s/T", "m", "T", "ppm", "ppm/C", "C", "mm2/s", "mol 1H/L", "g/mL")
+UNITS = ("1", "s", "m", "ppm", "ppm/C", "mm2/s", "mol 1H/L")
 BODY_TEMPERATURE = 37.0  # C
+# A fracture is that of an osteoporotic bone: what the fracture leaves alone is the osteoporotic's.
+_NEXT = {"fractured": "osteoporotic"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Entry:
     note : str
         How the number was derived from its source.
     apparent : mapping or None
-        For a spin-density perfusion fraction: the apparent fraction and the TE, TR and relaxation times (s)
-        from which it was calculated back.
+        For a spin-density perfusion fraction: the fitted fraction f, TE, and T2 of blood and tissue water (s)
+        from which value, low and high were calculated back.
     """
 
     name: str
@@ -76,7 +79,7 @@ class Entry:
     field: float | None = None
     condition: str | None = None
     note: str = ""
-    apparent: Mapping[str, float] | None = None
+    apparent: Mapping[str, Any] | None = None
 
 
 class Range(NamedTuple):
@@ -98,7 +101,6 @@ _MARROW = {
     "f": "marrow.perfusion_fraction",
     "D": "marrow_water.D",
     "D_star": "blood.D_star",
-    "kurtosis": "marrow_water.kurtosis",
     "pdff": "marrow.pdff",
     "bvtv": "trabecular.bvtv",
     "T1_water": "marrow_water.T1",
@@ -126,8 +128,10 @@ def _citation(document: Mapping[str, Any], record: Mapping[str, Any], name: str)
     source = document["sources"].get(key)
     if source is None:
         raise InputError(f"tissues.toml: {name} names the source {key!r}, which [sources] does not hold")
-    where = f"doi:{source['doi']}" if "doi" in source else f"PMID {source['pmid']}"
-    return f"{source['text']}, {where}"
+    for kind, prefix in (("doi", "doi:"), ("pmid", "PMID "), ("url", "")):
+        if kind in source:
+            return f"{source['text']}, {prefix}{source[kind]}"
+    raise InputError(f"tissues.toml: the source {key!r} has no doi, pmid or url")
 
 
 @lru_cache(maxsize=1)
@@ -189,8 +193,12 @@ def entry(name: str, field: float = 3.0, condition: str | None = None) -> Entry:
     if records is None:
         raise InputError(f"tissues: no quantity {name!r}; known: {', '.join(_entries())}")
     check_condition(condition, "tissues")
-    chosen = [record for record in records if record.condition == condition]
-    chosen = chosen or [record for record in records if record.condition is None]
+    asked: list[str | None] = [condition]
+    while asked[-1] is not None:
+        asked.append(_NEXT.get(asked[-1]))
+    chosen: list[Entry] = []
+    for each in asked:
+        chosen = chosen or [record for record in records if record.condition == each]
     if not chosen:
         known = ", ".join(sorted({str(record.condition) for record in records}))
         raise InputError(f"tissues: {name} is known only for a condition: {known}")
@@ -260,7 +268,7 @@ def ranges(tissue: str, field: float = 3.0, condition: str | None = None) -> dic
     Returns
     -------
     dict of str to Range
-        Names as the phantoms take them: f (spin density), D, D_star, kurtosis, pdff, bvtv, T1_water,
+        Names as the phantoms take them: f (spin density), D, D_star, pdff, bvtv, T1_water,
         T2_water, T1_blood, T2_blood, T1_fat, T2_fat, D_fat, suppression.
     """
     paths = _RANGES.get(tissue)
