@@ -192,8 +192,7 @@ def validate(
     from .simulator import files
 
     folder = files.output_path(out or "bonemri-report", folder=True, netcdf=False)
-    files.make_folder(folder)
-    with _progress("validate") as progress:
+    with files.filling(folder), _progress("validate") as progress:
         asked = tuple(studies) if studies else None
         trial = validation.run(asked, quick=quick, out=folder, resume=resume, progress=progress)
         trial.report(folder)

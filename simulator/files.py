@@ -136,27 +136,30 @@ def writing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[P
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True) if folder else temporary.unlink(missing_ok=True)
-        for parent in made:
-            try:
-                parent.rmdir()
-            except OSError:  # someone else has put a file there meanwhile
-                break
+        _remove_empty(made)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for outputs that come one by one, with its parents.
+@contextmanager
+def filling(path: Path) -> Iterator[Path]:
+    """Make a folder for outputs that come one by one and can be resumed; remove it again where it stays empty.
 
     Raises
     ------
     InputError
         Where it cannot be made, or nothing can be written into it.
     """
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        made = _make_parents(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
+        _remove_empty(made)
         raise InputError(f"cannot write into {path}: {reason(error)}; choose another output with -o") from error
+    try:
+        yield path
+    finally:
+        _remove_empty(made)
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -168,6 +171,15 @@ def _make_parents(folder: Path) -> list[Path]:
         ancestor = ancestor.parent
     folder.mkdir(parents=True, exist_ok=True)
     return new
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, up to one that holds something."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            break
 
 
 def _umask() -> int:

@@ -171,7 +171,7 @@ BAD_SERIES = {
     "three dimensions": "scan.nii.gz has 3 dimensions (4, 3, 2); a diffusion series has 4 (x, y, z, b)",
     "colours": "scan.nii.gz holds colours or records",
     "no bval": "scan.nii.gz has no b-values: {folder}/scan.bval is missing; give them with --bval FILE",
-    "too few bvalues": "scan.bval holds 10 b-values and {folder}/scan.nii.gz has 11 volumes; there must be one a volume",
+    "too few bvalues": "scan.bval holds 10 b-values and {folder}/scan.nii.gz has 11 volumes; there must be one",
     "too many bvalues": "scan.bval holds 12 b-values and {folder}/scan.nii.gz has 11 volumes",
     "empty bval": "scan.bval is empty; it must hold one b-value (s/mm2) for each volume",
     "a word in bval": "scan.bval: b-value 11 is 'high'; it must be a number of at least 0 (s/mm2)",
@@ -416,8 +416,18 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path, out):
         pytest.fail("the block was entered")
     with pytest.raises(InputError, match="cannot write"), files.writing(tmp_path / out / "maps", folder=True):
         pytest.fail("the block was entered")
-    with pytest.raises(InputError, match="cannot write into"):
-        files.make_folder(tmp_path / out / "report")
+    with pytest.raises(InputError, match="cannot write into"), files.filling(tmp_path / out / "report"):
+        pytest.fail("the block was entered")
+
+
+def test_a_folder_that_fills_up_goes_where_it_stays_empty(tmp_path):
+    with pytest.raises(RuntimeError), files.filling(tmp_path / "new" / "report"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), files.filling(tmp_path / "report") as folder:
+        (folder / "cells").write_text("a run that can be resumed")
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["cells"]
 
 
 @pytest.mark.parametrize(
