@@ -64,8 +64,10 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
             ax.plot(limit, row, "D", ms=5.5, mfc="none", mec=INK, mew=1.0, zorder=4)
             if one["quantity"][0] != quantity:
                 ax.plot([true, true], [row - 0.3, row + 0.3], color=INK, lw=1.2)
-                ax.text(0.98, row, f"{printed(str(one['quantity'][0])).label}, its own truth", ha="right", va="center",
-                        transform=ax.get_yaxis_transform(), fontsize=7.5, color=MUTED)  # fmt: skip
+                left, right = ax.get_xlim()
+                aside = "left" if mean > (left + right) / 2 else "right"  # where the bar is not
+                ax.text(0.02 if aside == "left" else 0.98, row, f"{printed(str(one['quantity'][0])).label}, its own truth",
+                        ha=aside, va="center", transform=ax.get_yaxis_transform(), fontsize=7.5, color=MUTED)  # fmt: skip
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.yaxis.set_major_locator(FixedLocator(range(len(names))))
         ax.set_yticklabels(names if column == 0 else [], fontsize=9, color=INK)
@@ -164,6 +166,7 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
     """SD of the estimates (+-2 standard errors) and the Cramer-Rao bound over SNR, both axes logarithmic; one case."""
     figure, axes = row_of_axes(len(quantities), 3.6, head=0.42)
     looks = series(names)
+    shown = set()
     for ax, quantity in zip(axes, quantities, strict=True):
         show = printed(quantity)
         logarithmic(ax, x=True, y=True)
@@ -178,7 +181,10 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
                 bounds.setdefault(float(snr), []).append(value)
             good = np.isfinite(x) & np.isfinite(y) & (y > 0)
             x, y, n = x[good], y[good] * show.scale, n[good]
+            if not x.size:
+                continue
             colour, marker = looks[name]
+            shown.add(name)
             aside = 1.015 ** (index - (len(names) - 1) / 2)  # side by side, so that none hides another
             error = 2 * y / np.sqrt(2 * np.maximum(n - 1, 1))
             ax.errorbar(x * aside, y, error, color=colour, marker=marker, ms=4, mec="none", lw=1, elinewidth=0.8)
@@ -188,7 +194,8 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
         ax.grid(which="major", color=RULE, lw=0.6)
         label(ax, "SNR at b = 0", f"SD of {show.axis}")
     handles = [Line2D([], [], color=INK, lw=1.4, label="Cramér-Rao bound")]
-    handles += [Line2D([], [], color=c, marker=m, mec="none", ms=4.5, lw=1, label=n) for n, (c, m) in looks.items()]
+    handles += [Line2D([], [], color=c, marker=m, mec="none", ms=4.5, lw=1, label=n)
+                for n, (c, m) in looks.items() if n in shown]  # fmt: skip
     legend(figure, handles)
     return figure
 

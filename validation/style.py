@@ -38,6 +38,7 @@ class Printed:
     scale: float
     unit: str
     digits: int
+    words: str = ""
 
     @property
     def axis(self) -> str:
@@ -51,13 +52,13 @@ class Printed:
 
 _DIFFUSIVITY = (1e3, "10⁻³ mm²/s")
 _PRINTED = {
-    "f": Printed("f", 100, "%", 1),
+    "f": Printed("f", 100, "%", 1, "the perfusion fraction f"),
     "f_app": Printed("apparent f", 100, "%", 1),
-    "D": Printed("D", *_DIFFUSIVITY, 3),
-    "D_star": Printed("D*", *_DIFFUSIVITY, 1),
-    "adc": Printed("ADC", *_DIFFUSIVITY, 3),
-    "pdff": Printed("PDFF", 100, "%", 1),
-    "porosity": Printed("porosity", 100, "%", 1),
+    "D": Printed("D", *_DIFFUSIVITY, 3, "the diffusivity D"),
+    "D_star": Printed("D*", *_DIFFUSIVITY, 1, "the pseudo-diffusivity D*"),
+    "adc": Printed("ADC", *_DIFFUSIVITY, 3, "the ADC"),
+    "pdff": Printed("PDFF", 100, "%", 1, "the fat fraction"),
+    "porosity": Printed("porosity", 100, "%", 1, "the porosity"),
     "bvtv": Printed("BV/TV", 100, "%", 1),
     "bound_fraction": Printed("bound fraction", 100, "%", 1),
     "mmf": Printed("MMF", 100, "%", 1),
@@ -165,11 +166,14 @@ def clipped(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
             axes.plot(x[beyond], np.full(beyond.sum(), edge), marker, ms=3.2, mfc="none", mec=colour, mew=0.8)
 
 
-def to_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an `<svg>` element: text stays text, colours follow the page, identifiers start with `name`."""
+def to_svg(figure: Figure, name: str, description: str, outlines: bool = False) -> str:
+    """The figure as an `<svg>` element: text stays text, colours follow the page, identifiers start with `name`.
+
+    With `outlines`, text becomes shapes: for formulas, whose glyphs a reader's fonts may lack.
+    """
     stream = io.StringIO()
     # A fixed salt: two runs of one study give the same page, byte for byte.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True}):
+    with rc_context({"svg.fonttype": "path" if outlines else "none", "svg.hashsalt": name, "path.simplify": True}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]

@@ -1,0 +1,335 @@
+"""The page of a trial: one self-contained `index.html` that a stranger can read, without network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib import rc_context
+
+from ..simulator.files import writing
+from . import figures, wording
+from .panels import STAND_IN
+from .style import INK, Cells, new_figure, printed, select, to_svg
+
+if TYPE_CHECKING:
+    from .trial import Judgement, Trial
+
+TEMPLATES = Path(__file__).parent / "templates"
+NOT_SHOWN = ("S0",)  # scanner units: no error of it means anything to a reader
+LEADING = ("f", "D", "D_star")  # shown first, in this order; others follow as they come
+
+
+def write_page(trial: Trial, folder: str | os.PathLike[str]) -> Path:
+    """Write `index.html` into a folder that exists.
+
+    Parameters
+    ----------
+    trial : Trial
+        What was tried, with its judgements and samples.
+    folder : path
+        Where `index.html` goes. The page is written beside and renamed, so that an old page stays whole.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        When the page cannot be written.
+    """
+    path = Path(folder) / "index.html"
+    text = render(trial)
+    with writing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(trial: Trial) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["pretty"] = wording.pretty
+    return environment.get_template("report.html").render(content(trial))
+
+
+def content(trial: Trial) -> dict[str, Any]:
+    """Everything the template prints."""
+    cells = columns(trial.samples, "cell")
+    names = _names(trial, cells)
+    quantities = _quantities(cells)
+    headline = wording.reference(cells) if quantities else None
+    answers = wording.answers(headline, names, quantities) if headline else []
+    if headline:
+        sentence = wording.identifiability(cells, "matched", quantities) or wording.identifiability(cells, headline.rung, quantities)
+        answers += [sentence] if sentence else []
+    return {
+        "trial": trial,
+        "names": names,
+        "tried": tried(trial, cells, names),
+        "verdicts": verdicts(trial),
+        "question": _question(names, quantities),
+        "headline": wording.three_values(headline, names, quantities) if headline else None,
+        "headline_figure": _headline_figure(headline, names, quantities),
+        "in_short": wording.in_short(headline, names, quantities) if headline else "",
+        "answers": answers,
+        "comparisons": [wording.comparison(cells, quantity, names) for quantity in quantities],
+        "figures": draw(trial, cells, names, quantities),
+        "claims": claims(trial, names),
+        "equations": equations(names),
+        "snr_definition": _snr_definition(),
+        "provenance": _readable(trial.provenance),
+    }
+
+
+def columns(dataset: Any, dimension: str) -> dict[str, np.ndarray]:
+    """The one-dimensional variables of a dataset as plain columns; texts as objects."""
+    found = {}
+    for name in dataset.data_vars:
+        if dataset[name].dims == (dimension,):
+            values = dataset[name].values
+            found[str(name)] = values.astype(object) if values.dtype.kind in "UO" else values
+    return found
+
+
+def tried(trial: Trial, cells: Cells, names: Sequence[str]) -> list[str]:
+    """What was tried, in one line each."""
+    if not cells or not cells["case"].size:
+        return [f"{len(names)} estimators; no cell could be evaluated."]
+    rungs = [rung for rung in wording.RUNGS if rung in set(cells["rung"].tolist())]
+    snr = np.unique(cells["snr"][np.isfinite(cells["snr"])])
+    cases = {rung: len(set(cells["case"][cells["rung"] == rung].tolist())) for rung in rungs}
+    where = " and ".join(f"{_count(cases[rung], 'case')} on rung {rung}" for rung in rungs)
+    fits: dict[tuple, float] = {}
+    keys = zip(*(cells[key].tolist() for key in ("estimator", "rung", "case", "snr", "nuisances", "sigma_given")), strict=True)
+    for key, n in zip(keys, cells["n"].tolist(), strict=True):
+        fits[key] = max(n, fits.get(key, 0))
+    lines = [
+        f"{_count(len(names), 'estimator')}: {', '.join(names)}.",
+        f"{where}, at SNR {', '.join(f'{value:g}' for value in snr)}.",
+        f"{sum(fits.values()):,.0f} noisy fits".replace(",", "\u202f") + ", each compared with the truth it was made from.",
+    ]
+    if trial.quick:
+        lines.append("A quick run: few replicates, so wide errors and more undecided claims than in a full one.")
+    return lines
+
+
+def verdicts(trial: Trial) -> dict[str, list[Judgement]]:
+    """Judgements by what they tell a reader; a declared failure that occurs is a known limit."""
+    return {
+        "limits": [j for j in trial.judgements if j.verdict == "holds" and j.expect == "fails"],
+        "holds": [j for j in trial.judgements if j.verdict == "holds" and j.expect != "fails"],
+        "fails": [j for j in trial.judgements if j.verdict == "fails"],
+        "undecided": [j for j in trial.judgements if j.verdict == "undecided"],
+    }
+
+
+def claims(trial: Trial, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The claims by estimator, those that fail first."""
+    order = {"fails": 0, "undecided": 1, "holds": 2}
+    groups = []
+    for name in [*names, *sorted({j.estimator for j in trial.judgements} - set(names))]:
+        own = sorted((j for j in trial.judgements if j.estimator == name), key=lambda j: order.get(j.verdict, 3))
+        if own:
+            counts = {verdict: sum(j.verdict == verdict for j in own) for verdict in order}
+            groups.append({"estimator": name, "counts": counts, "rows": [_claim(j) for j in own]})
+    return groups
+
+
+def _claim(j: Judgement) -> dict[str, Any]:
+    worst = j.worst or {}
+    where = [str(worst.get("case", ""))]
+    if np.isfinite(worst.get("snr", np.nan)):
+        where.append(f"SNR {worst['snr']:g}")
+    if worst.get("nuisances") == "drawn":
+        where.append("nuisances drawn")
+    kind = "limit" if j.expect == "fails" and j.verdict == "holds" else j.verdict
+    return {
+        "id": j.claim, "sentence": j.sentence, "verdict": j.verdict, "kind": kind, "declared": j.expect == "fails",
+        "value": wording.tried_number(j.value, j.unit), "unit": wording.unit_of(j.unit),
+        "se": wording.tried_number(j.se, j.unit) if np.isfinite(j.se) and j.se > 0 else "",
+        "allowed": wording.allowed(j.window, j.unit), "where": ", ".join(part for part in where if part),
+        "rows": j.rows, "holds": j.holds, "fails": j.fails, "undecided": j.undecided,
+        "reason": j.reason, "source": j.source,
+    }  # fmt: skip
+
+
+def draw(trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures of the side-by-side comparison, with what to look for and what is drawn."""
+    found: list[dict[str, Any]] = []
+
+    def add(key: str, title: str, lead: str, figure: Any, caption: str) -> None:
+        found.append({"id": key, "title": title, "lead": lead, "svg": Markup(to_svg(figure, key, f"{title}. {lead}")), "caption": caption})
+
+    if quantities and cells["case"].size:
+        compared = wording.plain_cells(cells)
+        snr = wording.nearest_snr(compared)
+        at = select(compared, snr=snr)
+        matched = select(at, rung="matched") if np.any(at["rung"] == "matched") else at
+        rung = str(matched["rung"][0]) if matched["rung"].size else ""
+        drawn = [name for name in names if np.any(at["estimator"] == name)]
+        common = f"SNR {snr:g}, nuisances known"
+        add("truth", "Truth against estimate",
+            "On the dashed line an estimator is right on average. Where the two rungs part, the fit is true to its own "
+            "equation and the equation is not true to the tissue.",
+            figures.truth_against_estimate(at, quantities, drawn), f"{common}. A point is the mean over noise of one case.")
+        add("model-error", "Model error: what stays without noise",
+            "Limit minus truth. More averages do not help against it; only a better model or protocol does.",
+            figures.model_error(at, quantities, drawn), f"{common}. On rung matched an error here is a fault of the fit itself.")
+        add("noise-bias", "Noise bias: what noise adds to the mean",
+            "Mean minus limit, in SDs of the Cramér-Rao bound, with two standard errors. It is never added to the model error.",
+            figures.noise_bias(matched, quantities, drawn), f"Rung {rung}, {common}.")
+        case = _widest_case(select(compared, rung=rung), snr)
+        add("spread", "Spread against the bound",
+            "No unbiased estimator can lie below the black line. One that does has a bias, a prior, or bounds at work.",
+            figures.spread_against_bound(case["cells"], quantities, [n for n in drawn if n in case["names"]]),
+            f"Rung {rung}, one case: {case['name']}. Two standard errors are drawn.")
+        add("coverage", "Coverage of the 95 % intervals",
+            "How often the interval contains its target, against how well the protocol determines the quantity: further right, "
+            "less information.",
+            figures.coverage(matched, quantities, drawn), f"Rung {rung}, {common}. Two standard errors are drawn.")
+    points = columns(trial.confounders, "point") if trial.confounders.sizes.get("point") else {}
+    if points:
+        affected = [q for q in quantities if np.any(points["measurand"] == q)]
+        tried_here = [name for name in names if np.any(points["estimator"] == name)]
+        if affected:
+            add("confounders", "Confounders, one at a time",
+                "How far the noise-free answer moves when one thing goes wrong and everything else stays as it was.",
+                figures.confounders(points, affected, tried_here), "At the first point of each curve the confounder is off.")
+    entries = columns(trial.prior, "entry") if trial.prior.sizes.get("entry") else {}
+    for name in dict.fromkeys(entries["estimator"].tolist() if entries else []):
+        one = select(entries, estimator=name, prior="declared")
+        over = [q for q in quantities if np.any(one["quantity"] == q)]
+        if over:
+            add(f"prior-{len(found)}", f"How much of {name} is prior",
+                "Over its own prior a posterior mean beats every estimator. The gain that the prior mean alone would bring, "
+                "without a measurement, is not a merit of the data.",
+                figures.prior_ratios(one, over), "Truths drawn from the declared prior.")
+    return found  # fmt: skip
+
+
+def equations(names: Sequence[str]) -> list[dict[str, Any]]:
+    """What each estimator fits; a third party's callable has only its name."""
+    from .. import estimators
+
+    found = []
+    for name in names:
+        known = estimators.registry.get(name)
+        entry: dict[str, Any] = {"name": name, "title": "", "source": "", "model": "", "latex": "", "svg": "", "unknowns": [], "assumptions": ""}
+        if known is not None:
+            model = getattr(known, "model", None)
+            entry |= {"title": getattr(known, "title", ""), "source": getattr(known, "source", "")}
+            if model is not None:
+                latex = getattr(model, "latex", "")
+                entry |= {
+                    "model": getattr(model, "title", model.name), "latex": latex, "svg": formula(latex, f"equation-{len(found)}"),
+                    "unknowns": list(model.unknowns), "assumptions": getattr(model, "assumptions", ""),
+                }  # fmt: skip
+        found.append(entry)
+    return found
+
+
+def formula(latex: str, name: str) -> Markup:
+    """An equation set by matplotlib's mathtext, as SVG in the ink of the page; its source where it cannot be set."""
+    if not latex:
+        return Markup("")
+    figure = new_figure(1.0, 1.0)
+    try:
+        with rc_context({"mathtext.fontset": "stix"}):
+            text = figure.text(0, 0, f"${latex}$", fontsize=13, color=INK)
+            box = text.get_window_extent()
+            width, height = box.width / figure.dpi + 0.06, box.height / figure.dpi + 0.08
+            figure.set_size_inches(width, height)
+            text.set_position((0.03 / width, 0.04 / height - box.y0 / figure.dpi / height))
+            svg = to_svg(figure, name, latex, outlines=True)
+    except ValueError:  # a command that mathtext does not know
+        return Markup("<code>{}</code>").format(latex)
+    return Markup(svg.replace("<svg ", f'<svg style="width:{width * 1.25:.2f}in;height:{height * 1.25:.2f}in" ', 1))
+
+
+def _names(trial: Trial, cells: Cells) -> list[str]:
+    present = cells["estimator"].tolist() if cells else []
+    return list(dict.fromkeys([*present, *(j.estimator for j in trial.judgements)]))
+
+
+def _quantities(cells: Cells) -> list[str]:
+    """Quantities that are judged against themselves, the leading ones first; a stand-in has no row of its own."""
+    if not cells:
+        return []
+    present = [q for q, m in dict.fromkeys(zip(cells["quantity"].tolist(), cells["measurand"].tolist(), strict=True)) if q == m]
+    present = [q for q in present if q not in NOT_SHOWN]
+    present = [q for q in present if not any(s == q and base in present for base, s in STAND_IN.items())]
+    return [q for q in LEADING if q in present] + [q for q in present if q not in LEADING]
+
+
+def _question(names: Sequence[str], quantities: Sequence[str]) -> str:
+    if not quantities or not names:
+        return "How wrong is it?"
+    show = printed(quantities[0])
+    return f"How wrong is {show.words or show.label}?"
+
+
+def _headline_figure(headline: wording.Reference | None, names: Sequence[str], quantities: Sequence[str]) -> Markup:
+    if headline is None:
+        return Markup("")
+    drawn = [name for name in names if np.any(headline.cells["estimator"] == name)]
+    figure = figures.three_values(headline.cells, quantities, drawn)
+    return Markup(to_svg(figure, "three-values", "Truth, limit and mean of each estimator in one case"))
+
+
+def _widest_case(cells: Cells, snr: float) -> dict[str, Any]:
+    """The case tried at most SNRs; among equals the best determined half way, so that the bound means something."""
+    best: tuple[float, float] = (-1.0, -1.0)
+    chosen = str(cells["case"][0])
+    for case in dict.fromkeys(cells["case"].tolist()):
+        own = select(cells, case=case)
+        identifiable = float(np.mean(own["domain"][own["snr"] == snr] == "identifiable")) if np.any(own["snr"] == snr) else 0.0
+        score = (float(np.unique(own["snr"]).size), identifiable)
+        if score > best:
+            best, chosen = score, case
+    own = select(cells, case=chosen)
+    return {"name": chosen, "cells": own, "names": set(own["estimator"].tolist())}
+
+
+def _snr_definition() -> str:
+    from ..simulator.acquisition import noise
+
+    return str(noise.SNR_DEFINITION)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _readable(provenance: Any) -> list[tuple[str, str, bool]]:
+    """Provenance as (name, text, long) triples; JSON texts are set out."""
+    found = []
+    for key, value in provenance.items():
+        if isinstance(value, str) and value[:1] in "{[":
+            try:
+                value = json.loads(value)
+            except ValueError:
+                pass
+        if isinstance(value, dict):
+            value = {k: _parsed(v) for k, v in value.items()}
+        text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        found.append((str(key), text, "\n" in text or len(text) > 120))
+    return found
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

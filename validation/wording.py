@@ -1,0 +1,321 @@
+"""What a trial says in plain words and small tables: every sentence is made from its numbers, none is canned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from .panels import RUNGS, cells_of
+from .style import DASH, Cells, number, printed, select
+
+TYPICAL = re.compile(r"\b(typical|default|marrow|reference)\b", re.IGNORECASE)
+SNR = 100.0  # the noise level at which estimators are compared, or the nearest that was tried
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One case at one noise level on the rung with the most physics: what the headline is about."""
+
+    rung: str
+    case: str
+    snr: float
+    cells: dict[str, np.ndarray]
+    everything: dict[str, np.ndarray]
+
+    @property
+    def tissue(self) -> str:
+        """The tissue of the case, in words."""
+        shown = []
+        for column in (name for name in self.cells if name.startswith("case_")):
+            value, show = self.cells[column][0], printed(column.removeprefix("case_"))
+            if np.isfinite(value):
+                shown.append(f"{show.label}\u00a0{amount(value, column.removeprefix('case_'))}")
+        return ", ".join(shown) or self.case
+
+
+def plain_cells(cells: Cells) -> dict[str, np.ndarray]:
+    """The cells that are compared: nuisances known, noise SD given where that was tried, the commonest protocol."""
+    chosen = dict(cells)
+    for column, wanted in (("nuisances", "known"), ("sigma_given", 1)):
+        if np.any(chosen[column] == wanted):
+            chosen = select(chosen, **{column: wanted})
+    if chosen["protocol"].size:
+        names, counts = np.unique(chosen["protocol"].astype(str), return_counts=True)
+        chosen = select(chosen, protocol=names[np.argmax(counts)])
+    return chosen
+
+
+def nearest_snr(cells: Cells, wanted: float = SNR) -> float:
+    """The SNR nearest to the wanted one (on a logarithmic axis) among those that were tried; NaN without noise."""
+    tried = np.unique(cells["snr"][np.isfinite(cells["snr"]) & (cells["snr"] > 0)])
+    return float(tried[np.argmin(np.abs(np.log(tried / wanted)))]) if tried.size else float("nan")
+
+
+def reference(cells: Cells) -> Reference | None:
+    """The case of the headline: called typical, or else the one nearest to the middle of all cases."""
+    compared = plain_cells(cells)
+    present = set(compared["rung"].tolist())
+    rung = next((rung for rung in reversed(RUNGS) if rung in present), None)
+    if rung is None:
+        return None
+    on_rung = select(compared, rung=rung)
+    snr = nearest_snr(on_rung)
+    at = select(on_rung, snr=snr)
+    if not at["case"].size:
+        return None
+    columns = [name for name in at if name.startswith("case_")]
+    cases = list(dict.fromkeys(at["case"].tolist()))
+    values = np.array([[at[column][at["case"] == case][0] for column in columns] for case in cases], dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = np.min(values, axis=0), np.max(values, axis=0)
+        distance = np.nansum(((values - np.median(values, axis=0)) / np.where(high > low, high - low, np.nan)) ** 2, axis=1)
+    case = next((name for name in cases if TYPICAL.search(name)), cases[int(np.argmin(distance))])
+    return Reference(rung, case, snr, select(at, case=case), on_rung)
+
+
+def code(name: str) -> Markup:
+    """A method's name as code; names of third parties are escaped."""
+    return Markup("<code>{}</code>").format(name)
+
+
+def pretty(text: str) -> Markup:
+    """Escaped text with typographic signs, DOIs as links."""
+    for typed, sign in (("+-", "±"), (">=", "≥"), ("<=", "≤"), ("Cramer-Rao", "Cramér-Rao"), ("mm2/s", "mm²/s"), (" - ", " − ")):
+        text = text.replace(typed, sign)
+    safe = str(escape(text))
+    return Markup(re.sub(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])", r'<a href="https://doi.org/\1">doi:\1</a>', safe))
+
+
+def amount(value: float, quantity: str, sign: bool = False, difference: bool = False) -> str:
+    """A value of a quantity with its printed unit."""
+    show = printed(quantity)
+    text = number(value * show.scale, show.digits, sign)
+    unit = show.points if difference else show.unit
+    if text == DASH or not unit:
+        return text
+    return f"{text}\u00a0×\u00a0{unit}" if unit.startswith("10") else f"{text}\u00a0{unit}"
+
+
+def in_short(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> Markup:
+    """What it means for a reader, in two sentences about the first estimator that has the leading quantity."""
+    name = next((n for n in names if select(at.cells, estimator=n, measurand=quantities[0])["mean"].size), None)
+    if name is None:
+        return Markup("")
+    wrong, spread = [], []
+    for quantity in quantities:
+        own = select(at.cells, estimator=name, measurand=quantity)
+        if not own["mean"].size or not np.isfinite(own["truth"][0] + own["limit"][0]):
+            continue
+        one, show = _row(own), printed(quantity)
+        if show.unit == "%":
+            wrong.append(f"{show.label} as {amount(one['limit'], quantity)} where {amount(one['truth'], quantity)} is true")
+        else:
+            wrong.append(f"{show.label} {_relative(one['model_error'] / one['truth'])}")
+        spread.append(f"± {number(100 * one['sd'] / abs(one['truth']), 0)}\u00a0% ({show.label})")
+    if not wrong:
+        return Markup("")
+    return Markup(
+        "In tissue with {}, {} reads {}, before any noise. A single voxel at SNR {:g} then scatters by {} of the true value."
+    ).format(at.tissue, code(name), _listed(wrong), at.snr, _listed(spread))
+
+
+def _relative(error: float) -> str:
+    size = number(100 * abs(error), 1 if abs(error) < 0.1 else 0)
+    return "right" if abs(error) < 5e-4 else f"{size}\u00a0% too {'high' if error > 0 else 'low'}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def answers(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> list[Markup]:
+    """How wrong is it? One sentence a finding, for the first estimator that has the quantity."""
+    found: list[Markup] = []
+    for quantity in quantities:
+        with_it = [name for name in names if select(at.cells, estimator=name, measurand=quantity)["mean"].size]
+        if with_it:
+            found.append(_answer(at, with_it[0], quantity))
+            if len(with_it) > 1:
+                found.append(_least_wrong(at, with_it, quantity))
+    return [sentence for sentence in found if sentence]
+
+
+def _answer(at: Reference, name: str, quantity: str) -> Markup:
+    one = _row(select(at.cells, estimator=name, measurand=quantity))
+    show = printed(quantity)
+    error, bias = one["model_error"], one["mean"] - one["limit"]
+    text = Markup("<b>{}.</b> True: {}. Without noise {} answers {}: a model error of {}").format(
+        show.label, amount(one["truth"], quantity), code(name), amount(one["limit"], quantity),
+        amount(error, quantity, sign=True, difference=True),
+    )  # fmt: skip
+    text += Markup(", which no averaging removes.") if abs(error) > 1e-3 * abs(one["truth"]) else Markup(".")
+    text += Markup(" At SNR {:g} noise moves the mean by {} and scatters a single voxel by ± {}.").format(
+        at.snr, amount(bias, quantity, sign=True, difference=True), amount(one["sd"], quantity, difference=True)
+    )
+    other = select(at.cells, estimator=name, quantity=quantity)
+    other = {key: column[other["measurand"] != quantity] for key, column in other.items()}
+    if other["mean"].size:
+        apparent = _row(other)
+        text += Markup(" What a plain fit can see is the apparent {} at this TE and TR, {}; against that, its model error is {}.").format(
+            show.label, amount(apparent["truth"], quantity),
+            amount(apparent["model_error"], quantity, sign=True, difference=True),
+        )  # fmt: skip
+    everywhere = select(at.everything, estimator=name, measurand=quantity)["model_error"]
+    everywhere = everywhere[np.isfinite(everywhere)]
+    if np.unique(everywhere).size > 1:
+        text += Markup(" Over all cases of this rung the model error runs from {} to {}.").format(
+            number(everywhere.min() * show.scale, show.digits, sign=True),
+            amount(everywhere.max(), quantity, sign=True, difference=True),
+        )
+    return text
+
+
+def _least_wrong(at: Reference, names: Sequence[str], quantity: str) -> Markup:
+    """Which estimator has the smallest error of a single voxel in this case, and how large it is."""
+    rows = {name: _row(select(at.cells, estimator=name, measurand=quantity)) for name in names}
+    rmse = {name: row["rmse"] for name, row in rows.items() if np.isfinite(row["rmse"])}
+    if len(rmse) < 2:
+        return Markup("")
+    best, worst = min(rmse, key=rmse.__getitem__), max(rmse, key=rmse.__getitem__)
+    return Markup("In this case a single voxel is nearest to the truth with {} (RMSE {}) and farthest with {} ({}).").format(
+        code(best), amount(rmse[best], quantity, difference=True), code(worst), amount(rmse[worst], quantity, difference=True)
+    )
+
+
+def identifiability(cells: Cells, rung: str, quantities: Sequence[str]) -> Markup:
+    """In how many of the cases, at each SNR, does the protocol determine all unknowns?"""
+    compared = select(plain_cells(cells), rung=rung)
+    keep = np.isin(compared["quantity"].astype(str), list(quantities))
+    compared = {name: column[keep] for name, column in compared.items()}
+    parts = []
+    for snr in np.unique(compared["snr"][np.isfinite(compared["snr"])]):
+        at = select(compared, snr=snr)
+        domain = dict(zip(at["case"].tolist(), at["domain"].tolist(), strict=True))
+        good = sum(value == "identifiable" for value in domain.values())
+        parts.append(f"{good} of {len(domain)} cases at SNR {snr:g}")
+    if not parts:
+        return Markup("")
+    return Markup(
+        "<b>What the protocol can answer.</b> It determines every unknown in a single voxel (relative bound SD within "
+        "the limits stated with the claims) in {}. Elsewhere no estimator can answer without outside knowledge; "
+        "a flag says so."
+    ).format("; ".join(parts))
+
+
+def three_values(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> dict[str, Any]:
+    """The headline case in numbers: truth, limit, mean and SD of each estimator, never added."""
+    rows = []
+    for name in names:
+        for quantity in quantities:
+            own = select(at.cells, estimator=name, quantity=quantity)
+            for i in range(own["truth"].size):
+                measurand, show = str(own["measurand"][i]), printed(quantity)
+                value = {key: own[key][i] * show.scale for key in ("truth", "limit", "mean", "sd", "crb", "model_error", "bias", "bias_se")}
+                rows.append({
+                    "estimator": name, "measurand": printed(measurand).label, "unit": show.unit,
+                    **{key: number(value[key], show.digits) for key in ("truth", "limit", "mean", "sd", "crb")},
+                    "model_error": number(value["model_error"], show.digits, sign=True),
+                    "bias": number(value["bias"], show.digits, sign=True),
+                    "bias_se": number(value["bias_se"], show.digits + 1),
+                    "coverage": percent(own["coverage"][i]), "flagged": percent(own["flagged_rate"][i]),
+                })  # fmt: skip
+    return {"rows": rows, "case": at.tissue, "rung": at.rung, "snr": f"{at.snr:g}"}
+
+
+def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, Any]:
+    """Side by side for one quantity: skill on the matched rung where identifiable, error on the rung with most physics."""
+    show = printed(quantity)
+    compared = plain_cells(cells)
+    present = [rung for rung in RUNGS if rung in set(compared["rung"].tolist())]
+    physical = present[-1] if present else ""
+    snr = nearest_snr(select(compared, rung="matched") if "matched" in present else compared)
+    rows = []
+    for name in names:
+        own = cells_of(compared, quantity, name)
+        if not own["truth"].size:
+            continue
+        skill = select(own, rung="matched", snr=snr, domain="identifiable")
+        error = select(own, rung=physical, snr=nearest_snr(select(own, rung=physical)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bias = np.abs(skill["bias"] / skill["crb"])
+        rows.append({
+            "estimator": name,
+            "quantity": printed(str(own["quantity"][0])).label,
+            "n": skill["truth"].size,
+            "bias": number(_of(np.max, bias), 2),
+            "efficiency": _range(skill["efficiency"], 100, 0),
+            "coverage": _range(skill["coverage"], 100, 1),
+            "model_error": _range(error["model_error"], show.scale, show.digits, sign=True),
+            "rmse": number(_of(np.median, error["rmse"]) * show.scale, show.digits),
+            "flagged": percent(_of(np.median, error["flagged_rate"])),
+        })  # fmt: skip
+    return {
+        "label": show.label, "unit": show.unit, "points": show.points, "snr": f"{snr:g}", "physical": physical,
+        "cases": max((row["n"] for row in rows), default=0), "rows": rows,
+    }  # fmt: skip
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction in percent."""
+    return number(value * 100, digits)
+
+
+def tried_number(value: float, unit: str) -> str:
+    """A number on trial, in the unit it is printed in, to three figures."""
+    if value is None or np.isnan(value):
+        return DASH
+    if np.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    scale, _ = _unit(unit)
+    text = f"{value * scale:.3g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}·10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return text.replace("-", "−")
+
+
+def unit_of(unit: str) -> str:
+    """How a unit is printed."""
+    return _unit(unit)[1]
+
+
+def _unit(unit: str) -> tuple[float, str]:
+    return {"mm2/s": (1e3, "10⁻³ mm²/s"), "fraction": (100.0, "%"), "1": (1.0, "")}.get(unit, (1.0, unit))
+
+
+def allowed(window: tuple[float, float], unit: str) -> str:
+    """What a claim allows, in words."""
+    low, high = window
+    if np.isinf(low) and np.isinf(high):
+        return DASH
+    if np.isinf(high):
+        return f"≥ {tried_number(low, unit)}"
+    if np.isinf(low):
+        return f"≤ {tried_number(high, unit)}"
+    if low == -high and high > 0:
+        return f"± {tried_number(high, unit)}"
+    return f"{tried_number(low, unit)} to {tried_number(high, unit)}"
+
+
+def _row(cells: Cells) -> dict[str, float]:
+    """The numbers of the first cell."""
+    return {name: column[0] for name, column in cells.items() if column.dtype.kind in "fiu"}
+
+
+def _of(statistic: Any, values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(statistic(finite)) if finite.size else float("nan")
+
+
+def _range(values: np.ndarray, scale: float, digits: int, sign: bool = False) -> str:
+    """Median, and lowest to highest."""
+    finite = values[np.isfinite(values)] * scale
+    if not finite.size:
+        return DASH
+    middle, low, high = (number(f(finite), digits, sign) for f in (np.median, np.min, np.max))
+    return middle if low == high else f"{middle} ({low} to {high})"
