@@ -195,17 +195,25 @@ def validate(
     with files.filling(folder), _progress("validate") as progress:
         asked = tuple(studies) if studies else None
         trial = validation.run(asked, quick=quick, out=folder, resume=resume, progress=progress)
-        trial.report(folder)
-    _print_verdicts(trial, folder)
+        page = trial.report(folder)
+    _print_verdicts(trial, page)
     raise typer.Exit(0 if trial.passed else 1)
 
 
 # ------------------------------------------------------------------------------------------------------- small parts
 
 
-def _print_verdicts(trial: Any, folder: Path) -> None:
+def _print_verdicts(trial: Any, page: Path) -> None:
+    """Print a line a claim; the last line counts what holds, fails and is undecided."""
+    names = [judgement.estimator for judgement in trial.judgements]
+    width = max(map(len, ["estimator", *names]))
+    print(f"{'verdict':<10} {'estimator':<{width}} claim")
+    for judgement in trial.judgements:
+        print(f"{judgement.verdict:<10} {judgement.estimator:<{width}} {judgement.sentence}")
+    for text in (*trial.findings, *trial.reasons):
+        print(text)
+    print(f"report: {page}")
     print(trial.summary())
-    print(f"report: {folder / 'index.html'}")
 
 
 def _parse(settings: Sequence[str] | None, known: Callable[..., Any] | Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -273,8 +281,8 @@ def _if_there(path: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[float], None] | None]:
-    """Yield a function that takes the fraction done and draws a bar with the time left; None where nobody watches."""
+def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function of (done, total) that draws a bar with the time left; None where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -284,8 +292,8 @@ def _progress(title: str) -> Iterator[Callable[[float], None] | None]:
     done = TextColumn("{task.percentage:3.0f} %")
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

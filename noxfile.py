@@ -25,10 +25,10 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types. mypy wants a folder whose name is an identifier: the tree is copied to one called bonemri."""
     session.install("-e", ".[dev]")
-    tree = session.create_tmp() + "/bonemri"
-    session.run("git", "checkout-index", "--all", "--force", f"--prefix={tree}/", external=True)
-    session.chdir(tree)
-    session.run("mypy", "--config-file", "pyproject.toml")
+    place = session.create_tmp()
+    session.run("git", "checkout-index", "--all", "--force", f"--prefix={place}/bonemri/", external=True)
+    session.chdir(place)
+    session.run("mypy", "--config-file", "bonemri/pyproject.toml", "-p", "bonemri")
 
 
 @nox.session
