@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -305,14 +306,18 @@ def run(arguments: Sequence[str]) -> int:
     """Run one call, and return its exit status; an error of the user is told in one line on standard error."""
     try:
         status = app(list(arguments), prog_name="bonemri", standalone_mode=False)
+        sys.stdout.flush()
     except InputError as error:
         return _tell(str(error))
     except (typer.Abort, KeyboardInterrupt):
         print("bonemri: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has left: `bonemri estimate | head -1`
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output has left, as in `bonemri estimate | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file that vanished meanwhile
+        where = f"{error.filename}: " if error.filename else ""
+        return _tell(f"{where}{error.strerror or error}; nothing was written")
     except Exception as error:
         # A wrong call. Its class is click's UsageError, wherever this version of typer keeps click.
         if not hasattr(error, "format_message"):
