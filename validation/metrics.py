@@ -61,7 +61,7 @@ class Evidence:
 def describe(
     values: ArrayLike,
     *,
-    truth: float,
+    truth: ArrayLike,
     limit: ArrayLike,
     bound: float = np.nan,
     sd: ArrayLike | None = None,
@@ -77,8 +77,9 @@ def describe(
     values : array, shape (n,)
         The estimates. NaN counts as a fit without an answer: it is left out of moments, reported as ``nan_rate``,
         and its interval does not cover.
-    truth : float
-        The protocol-free truth; NaN where none exists, and then coverage is that of the limit.
+    truth : float or array, shape (n,)
+        The protocol-free truth; NaN where none exists, and then coverage is that of the limit. One per replicate
+        where subjects differ in it (an apparent fraction does, with the relaxation times).
     limit : float or array, shape (n,)
         The noise-free estimate: one, or one per replicate where subjects differ in their nuisances.
     bound : float
@@ -97,6 +98,8 @@ def describe(
     x = np.asarray(values, float)
     n = x.size
     reference = np.broadcast_to(np.asarray(limit, float), x.shape)
+    true = np.broadcast_to(np.asarray(truth, float), x.shape)
+    target = np.where(np.isfinite(true), true, reference)
     answered = np.isfinite(x)
     # On the first axis lies the error against each replicate's own limit: subjects may differ.
     error = (x - reference)[answered & np.isfinite(reference)]
@@ -105,11 +108,10 @@ def describe(
     variance = error.var(ddof=1) if k > 1 else np.nan
     sd_of_estimates = float(np.sqrt(variance))
     fourth = kurtosis(error)
-    squares = (x[answered] - (truth if np.isfinite(truth) else reference[answered])) ** 2
+    squares = (x[answered] - target[answered]) ** 2
     rmse = float(np.sqrt(squares.mean())) if answered.any() else np.nan
     noise_rmse = float(np.sqrt(np.mean(error**2))) if k else np.nan
     noise_rmse_se = float(np.std(error**2) / np.sqrt(k) / (2 * noise_rmse)) if k and noise_rmse > 0 else 0.0
-    target = truth if np.isfinite(truth) else reference
     bound_rate = _rate(at_bound, n)
     # A fit without an answer is a flagged one, whatever its status says.
     flags = ~answered if flagged is None else np.asarray(flagged, bool) | ~answered
@@ -117,7 +119,7 @@ def describe(
     stated = abs(bias) < MOST_BIAS * sd_of_estimates and bound_rate < MOST_AT_BOUND
     summary = {
         "n": n,
-        "truth": float(truth),
+        "truth": float(np.mean(true)) if n else np.nan,
         "limit": float(np.mean(reference)) if n else np.nan,
         "limit_sd": float(np.std(reference)) if n else np.nan,
         "mean": float(x[answered].mean()) if answered.any() else np.nan,
@@ -134,11 +136,12 @@ def describe(
         "nan_rate": 1.0 - answered.mean() if n else np.nan,
         "flagged_rate": float(flags.mean()) if n else np.nan,
         "at_bound_rate": bound_rate,
+        "model_error": float(np.mean(reference - true)) if n else np.nan,
+        "model_error_sd": float(np.std(reference - true)) if n else np.nan,
         "mean_sd": np.nan,
         "coverage_symmetric": np.nan,
         "coverage_interval": np.nan,
     }
-    summary["model_error"] = summary["limit"] - summary["truth"]
     if sd is not None:
         claimed = np.asarray(sd, float)
         finite = np.isfinite(claimed) & answered

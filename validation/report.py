@@ -77,6 +77,7 @@ def content(trial: Trial) -> dict[str, Any]:
         "names": names,
         "tried": tried(trial, cells, names),
         "verdicts": verdicts(trial),
+        "limits": known_limits(trial),
         "question": _question(names, quantities),
         "headline": wording.three_values(headline, names, quantities) if headline else None,
         "headline_figure": _headline_figure(headline, names, quantities),
@@ -131,6 +132,17 @@ def verdicts(trial: Trial) -> dict[str, list[Judgement]]:
         "fails": [j for j in trial.judgements if j.verdict == "fails"],
         "undecided": [j for j in trial.judgements if j.verdict == "undecided"],
     }
+
+
+def known_limits(trial: Trial) -> list[dict[str, Any]]:
+    """Declared failures that occur, one entry a reason."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for j in verdicts(trial)["limits"]:
+        entry = found.setdefault((j.reason, j.source), {"reason": j.reason, "source": j.source, "estimators": [], "sentences": []})
+        for key, value in (("estimators", j.estimator), ("sentences", j.sentence)):
+            if value not in entry[key]:
+                entry[key].append(value)
+    return list(found.values())
 
 
 def claims(trial: Trial, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -218,34 +230,35 @@ def draw(trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[
 
 
 def equations(names: Sequence[str]) -> list[dict[str, Any]]:
-    """What each estimator fits; a third party's callable has only its name."""
+    """The fitted equations, each once, with the estimators that fit it; callables from outside come last, without."""
     from .. import estimators
 
-    found = []
+    found: dict[str, dict[str, Any]] = {}
     for name in names:
         known = estimators.registry.get(name)
-        entry: dict[str, Any] = {"name": name, "title": "", "source": "", "model": "", "latex": "", "svg": "", "unknowns": [], "assumptions": ""}
-        if known is not None:
-            model = getattr(known, "model", None)
-            entry |= {"title": getattr(known, "title", ""), "source": getattr(known, "source", "")}
-            if model is not None:
-                latex = getattr(model, "latex", "")
-                entry |= {
-                    "model": getattr(model, "title", model.name), "latex": latex, "svg": formula(latex, f"equation-{len(found)}"),
-                    "unknowns": list(model.unknowns), "assumptions": getattr(model, "assumptions", ""),
-                }  # fmt: skip
-        found.append(entry)
-    return found
+        model = getattr(known, "model", None)
+        key = model.name if model is not None else ""
+        if key not in found:
+            latex = getattr(model, "latex", "")
+            found[key] = {
+                "title": getattr(model, "title", "") or key, "latex": latex, "svg": formula(latex, f"equation-{len(found)}"),
+                "unknowns": list(getattr(model, "unknowns", ())), "assumptions": getattr(model, "assumptions", ""),
+                "source": getattr(model, "source", ""), "estimators": [],
+            }  # fmt: skip
+        about = {"name": name, "title": getattr(known, "title", ""), "source": getattr(known, "source", "")}
+        found[key]["estimators"].append(about)
+    return [found[key] for key in sorted(found, key=lambda key: key == "")]
 
 
 def formula(latex: str, name: str) -> Markup:
     """An equation set by matplotlib's mathtext, as SVG in the ink of the page; its source where it cannot be set."""
     if not latex:
         return Markup("")
+    typeset = latex.replace("^*", "^{*}")  # alone, mathtext takes the star for an operator and spaces it
     figure = new_figure(1.0, 1.0)
     try:
         with rc_context({"mathtext.fontset": "stix"}):
-            text = figure.text(0, 0, f"${latex}$", fontsize=13, color=INK)
+            text = figure.text(0, 0, f"${typeset}$", fontsize=13, color=INK)
             box = text.get_window_extent()
             width, height = box.width / figure.dpi + 0.06, box.height / figure.dpi + 0.08
             figure.set_size_inches(width, height)

@@ -157,6 +157,11 @@ class Trial:
             text += f"; {len(self.reasons)} broke down: {self.reasons[0]}"
         return text + f"; {len(self.table)} rows, {self.seconds:.1f} s"
 
+    def __str__(self) -> str:
+        """Every claim with its verdict, and the last line."""
+        lines = [f"{j.verdict:9}  {j.estimator:15}  {j.sentence}{_worst_text(j)}" for j in self.judgements]
+        return "\n".join([*lines, self.summary()])
+
     def __repr__(self) -> str:
         return f"<Trial {self.name}: {'passed' if self.passed else 'failed'}; {self.summary()}>"
 
@@ -221,6 +226,14 @@ class _beside:
             os.replace(self.beside, self.target)
         else:
             self.beside.unlink(missing_ok=True)
+
+
+def _worst_text(judgement: Judgement) -> str:
+    """The number that decided, in brackets."""
+    if not np.isfinite(judgement.value):
+        return f" [{judgement.reason}]" if judgement.verdict != "holds" and judgement.reason else ""
+    se = f" +- {judgement.se:.2g}" if judgement.se > 0 else ""
+    return f" [worst of {judgement.rows}: {judgement.value:.4g}{se}]"
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,119 @@
+"""One thing that goes wrong at a time: the noise-free error of each estimator against how strongly it goes wrong.
+
+Everything else is switched off (no fat, no kurtosis, blood and tissue of one T2), so that the curve belongs to the
+one confounder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..simulator import threads
+from . import ladder
+from .defendant import BrokenEstimate, Defendant
+from .experiment import Plan, _measurands
+from .study import Confounder
+
+TEXTS = ("estimator", "confounder", "confounder_title", "quantity", "measurand", "unit", "strength_unit")
+NUMBERS = ("strength", "truth", "limit", "model_error")
+SNR = 100.0  # what a noise-free estimate is told as sigma: one SNR for all curves
+
+
+def run(plan: Plan, defendants: Sequence[Defendant]) -> tuple[xr.Dataset, list[str]]:
+    """Every confounder at every strength.
+
+    Returns
+    -------
+    points : Dataset over ``point``
+    reasons : list of str
+        Why estimators broke down.
+    """
+    jobs = [
+        (confounder, defendant)
+        for confounder in plan.study.confounders
+        for defendant in defendants
+        if not confounder.estimators or defendant.accused in confounder.estimators
+    ]
+    with ThreadPoolExecutor(threads.count()) as pool:
+        results = list(pool.map(lambda job: _curve(plan, *job), jobs))
+    points = [point for group in results for point in group if "reason" not in point]
+    reasons = list(dict.fromkeys(point["reason"] for group in results for point in group if "reason" in point))
+    data: dict[str, Any] = {name: ("point", np.array([str(p[name]) for p in points], dtype=str)) for name in TEXTS}
+    data |= {name: ("point", np.array([p[name] for p in points], dtype=float)) for name in NUMBERS}
+    return xr.Dataset(data, attrs={"title": "Noise-free model error against one confounder at a time"}), reasons
+
+
+def sensitivities(points: xr.Dataset) -> dict[tuple[str, str, str, str, float], float]:
+    """How far each strength moves the model error from where the confounder is absent."""
+    found: dict[tuple[str, str, str, str, float], float] = {}
+    absent: dict[tuple[str, ...], float] = {}
+    for i in range(points.sizes["point"]):
+        at = {name: points[name].values[i] for name in (*TEXTS, *NUMBERS)}
+        curve = (str(at["estimator"]), str(at["confounder"]), str(at["quantity"]), str(at["measurand"]))
+        absent.setdefault(curve, float(at["model_error"]))
+        found[(*curve, float(at["strength"]))] = float(at["model_error"]) - absent[curve]
+    return found
+
+
+def _curve(plan: Plan, confounder: Confounder, defendant: Defendant) -> list[dict[str, Any]]:
+    """The points of one estimator under one confounder."""
+    points = []
+    for strength in confounder.strengths:
+        clean, truth, told = _scan(plan, confounder, defendant, strength)
+        noise_sd = float(clean.attrs["signal_reference"]) / SNR
+        try:
+            limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told)
+        except BrokenEstimate as broken:
+            return [{"reason": str(broken)}]
+        for quantity in defendant.quantities:
+            if quantity not in limits:
+                continue
+            for measurand in _measurands(defendant, quantity, limits):
+                limit = float(np.asarray(limits[quantity].values).ravel()[0])
+                true = float(truth.get((quantity, measurand), np.array([np.nan]))[0])
+                points.append({
+                    "estimator": defendant.name, "confounder": confounder.name, "confounder_title": confounder.title,
+                    "quantity": quantity, "measurand": measurand, "unit": limits[quantity].attrs.get("units", "1"),
+                    "strength_unit": confounder.unit, "strength": strength, "truth": true, "limit": limit,
+                    "model_error": limit - true,
+                })  # fmt: skip
+    return points
+
+
+def _scan(
+    plan: Plan, confounder: Confounder, defendant: Defendant, strength: float
+) -> tuple[xr.DataArray, Mapping[tuple[str, str], NDArray[np.float64]], dict[str, Any]]:
+    """The noise-free scan at one strength, what is true, and what the estimator is told."""
+    values, switches, protocol = dict(confounder.values), dict(confounder.switches), plan.protocol
+    if confounder.kind == "phantom":
+        values[confounder.key] = strength
+    elif confounder.kind == "switch":
+        switches[confounder.key] = strength
+    elif confounder.kind == "protocol":
+        protocol = protocol.replace(**{confounder.key: strength})
+    scene = ladder.scene(plan.study, values, "pools", protocol, model=defendant.model, switches=switches)
+    told = dict(scene.known)
+    clean = scene.clean
+    if confounder.kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
+        told[confounder.key] = told[confounder.key] * (1 + strength)
+    elif confounder.kind == "noise" and strength > 0:
+        clean = rician_mean(clean, strength * float(clean.attrs["signal_reference"]))
+    return clean, scene.truth, told
+
+
+def rician_mean(clean: xr.DataArray, noise_sd: float) -> xr.DataArray:
+    """What magnitudes average to: the noise floor without the noise.
+
+    Mean of the Rice distribution, Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618.
+    """
+    from scipy.special import ive
+
+    x = (clean.values / noise_sd) ** 2 / 4
+    mean = noise_sd * np.sqrt(np.pi / 2) * ((1 + 2 * x) * ive(0, x) + 2 * x * ive(1, x))
+    return clean.copy(data=mean)

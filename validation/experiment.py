@@ -1,0 +1,307 @@
+"""The Monte Carlo: each case scanned many times, each estimator run on the same noise, each result summarised.
+
+The seed of a cell is a child of the study's ``SeedSequence`` named by the cell itself, and noise is drawn replicate
+by replicate: no result depends on the order of the cells, on threads, or on which other cells are run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..estimators.status import Status
+from ..simulator import threads
+from ..simulator.acquisition.protocol import Protocol
+from ..simulator.scan import add_noise
+from . import ladder, metrics
+from .defendant import BrokenEstimate, Defendant
+from .store import Store
+from .study import Case, Study
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is needed to run any cell of a study."""
+
+    study: Study
+    protocol: Protocol
+    seed: int
+    quick: bool
+
+    def child(self, *name: object) -> np.random.SeedSequence:
+        """The child of the study's seed that is named so."""
+        digest = hashlib.sha256(repr(name).encode()).digest()
+        return np.random.SeedSequence(self.seed, spawn_key=tuple(np.frombuffer(digest[:16], "<u4").tolist()))
+
+
+def _jobs(plan: Plan, defendants: Sequence[Defendant]) -> list[tuple[Case, Defendant]]:
+    cases = plan.study.cases(plan.quick)
+    return [(case, defendant) for case in cases for defendant in defendants if _wanted(case, defendant)]
+
+
+def count(plan: Plan, defendants: Sequence[Defendant]) -> int:
+    """How many cells `run` will try."""
+    return len(_jobs(plan, defendants))
+
+
+def run(
+    plan: Plan,
+    defendants: Sequence[Defendant],
+    store: Store,
+    step: Callable[[], None] | None = None,
+    workers: int | None = None,
+) -> tuple[list[Record], list[str]]:
+    """Run every case with every estimator.
+
+    Parameters
+    ----------
+    plan : Plan
+    defendants : sequence of Defendant
+    store : Store
+        Where finished cells are kept.
+    step : callable, optional
+        Called after each cell.
+    workers : int, optional
+        Threads; default as many as cores.
+
+    Returns
+    -------
+    records : list of dict
+        One per estimator, case, quantity and measurand, in the order of the study.
+    reasons : list of str
+        Why estimators broke down, each once.
+    """
+    jobs = _jobs(plan, defendants)
+    warm_up(plan, jobs)
+    scenes = _Scenes(plan)
+    records: list[Record] = []
+    with ThreadPoolExecutor(workers or threads.count()) as pool:
+        for found in pool.map(lambda job: _kept(plan, scenes, store, *job), jobs):
+            records += found
+            if step is not None:
+                step()
+    reasons = list(dict.fromkeys(record["reason"] for record in records if record["reason"]))
+    return records, reasons
+
+
+def warm_up(plan: Plan, jobs: Sequence[tuple[Case, Defendant]]) -> None:
+    """Load or compile each kernel once before threads start; a compiler works alone anyway."""
+    first = {(case.rung, defendant.name): (case, defendant) for case, defendant in reversed(jobs)}
+    for case, defendant in first.values():
+        scene = ladder.scene(plan.study, case.tissue, case.rung, plan.protocol, model=defendant.model)
+        ladder.bound(defendant.model, defendant.unknowns, scene.theta, plan.protocol, 1.0)
+        if not defendant.registered:
+            continue
+        noisy = add_noise(scene.clean, snr=case.snr, seed=0)
+        try:
+            defendant.estimate(noisy, noisy.attrs["noise_sd"], scene.known)
+        except BrokenEstimate:
+            continue  # its own cell will say so
+
+
+def _wanted(case: Case, defendant: Defendant) -> bool:
+    if case.estimators and defendant.accused not in case.estimators:
+        return False
+    # A callable gets the scan alone: there is nothing to tell it, so one way of running is all there is.
+    return defendant.registered or case.sigma == "given"
+
+
+class _Scenes:
+    """Noise-free scans, kept while the study runs: several estimators and noise levels share them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.kept: dict[Any, ladder.Scene] = {}
+
+    def of(self, case: Case, defendant: Defendant) -> ladder.Scene:
+        model = defendant.model if case.rung == "matched" else None
+        key = (case.values, case.rung, case.nuisances, getattr(model, "name", ""))
+        if key not in self.kept:
+            study = self.plan.study
+            drawn = None
+            if case.nuisances == "drawn":
+                subjects = study.subjects_quick if self.plan.quick else study.subjects
+                rng = np.random.default_rng(self.plan.child("subjects", case.values))
+                drawn = ladder.draw(study, rng, subjects)
+            self.kept[key] = ladder.scene(
+                study, case.tissue, case.rung, self.plan.protocol, model=defendant.model, nuisances=drawn
+            )
+        return self.kept[key]
+
+
+def _kept(plan: Plan, scenes: _Scenes, store: Store, case: Case, defendant: Defendant) -> list[Record]:
+    """A cell's records: from the folder of an earlier run, or computed."""
+    key = store.key(defendant, case, plan)
+    found = store.load(key)
+    if found is None:
+        found = cell(plan, scenes.of(case, defendant), case, defendant)
+        store.save(key, found)
+    return found
+
+
+def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> list[Record]:
+    """Try one estimator on one case.
+
+    The noise-free voxels ride in the same call as the noisy ones where the estimator works voxel by voxel and is told
+    sigma; anything else gets them as a scan of their own.
+    """
+    noise_sd = float(scene.clean.attrs["signal_reference"]) / case.snr
+    bounds = ladder.bound(defendant.model, defendant.unknowns, scene.theta, plan.protocol, noise_sd)
+    worst = _worst(defendant, bounds, scene.theta) if scene.theta else np.nan
+    n = case.replicates(defendant.accused, not worst > 1, plan.quick)
+    model = defendant.model.name if case.rung == "matched" else ""
+    # The noise does not depend on the estimator: all are tried on the same data where they scan the same model.
+    name = case.values, case.rung, case.nuisances, case.snr, plan.protocol.name, model
+    seed = int(plan.child("noise", *name).generate_state(1, np.uint64)[0] >> 1)
+    told = _told(plan, scene, case)
+    sigma = noise_sd if case.sigma == "given" else None
+    together = defendant.registered and not defendant.spatial and sigma is not None
+    common = {
+        "estimator": defendant.name, "rung": case.rung, "case": case.name, "snr": case.snr,
+        "nuisances": case.nuisances, "protocol": plan.protocol.name, "sigma": case.sigma, "seed": seed,
+        "values": case.tissue, "subjects": scene.subjects, "reason": "", "worst": worst,
+    }  # fmt: skip
+    try:
+        each = max(1, n // scene.subjects)
+        noisy = add_noise(ladder.replicate(scene.clean, each * scene.subjects), noise_sd=noise_sd, seed=seed)
+        if together:
+            still = ladder.replicate(scene.clean, scene.subjects)
+            both = defendant.estimate(_beside(still, noisy), sigma, told)
+            limits, estimates = both.isel(x=slice(0, 1)), both.isel(x=slice(1, None))
+        else:
+            limits = defendant.estimate(scene.clean, noise_sd if defendant.registered else None, told)
+            estimates = defendant.estimate(noisy, sigma, told)
+    except BrokenEstimate as broken:
+        return [_broken(common, defendant, quantity, str(broken)) for quantity in defendant.quantities]
+    limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
+    theta = scene.theta or {**scene.known, **{name: float(np.mean(value)) for name, value in limit.items()}}
+    if not scene.theta:
+        bounds = ladder.bound(defendant.model, defendant.unknowns, theta, plan.protocol, noise_sd)
+        common["worst"] = _worst(defendant, bounds, theta)
+    common["residual"] = _residual(defendant, scene, limit, plan.protocol)
+    common["limit_status"] = int(np.bitwise_or.reduce(_status(limits).ravel()))
+    status = _status(estimates).ravel()
+    common["flags"] = {str(bit.name).lower(): float(np.mean((status & bit) != 0)) for bit in Status}
+    common["has_status"] = "status" in estimates
+    records = []
+    for quantity in defendant.quantities:
+        for measurand in _measurands(defendant, quantity, estimates):
+            records.append(
+                {**common, **_summary(scene, quantity, measurand, estimates, limits, status, bounds.get(quantity, np.nan))}
+            )
+    return records
+
+
+def _summary(
+    scene: ladder.Scene, quantity: str, measurand: str, estimates: xr.Dataset, limits: xr.Dataset,
+    status: NDArray[np.uint16], bound: float,
+) -> Record:  # fmt: skip
+    """Numbers of one quantity against one truth."""
+    missing = np.full(estimates.sizes["y"] * estimates.sizes["x"], np.nan)
+    each = estimates.sizes["x"]
+
+    def of(name: str) -> NDArray[np.float64] | None:
+        return np.asarray(estimates[name].values, float).ravel() if name in estimates else None
+
+    truth = scene.truth.get((quantity, measurand), np.full(scene.subjects, np.nan))
+    still = np.asarray(limits[quantity].values, float).ravel() if quantity in limits else np.full(scene.subjects, np.nan)
+    values = of(quantity)
+    values = missing if values is None else values
+    described = metrics.describe(
+        values,
+        truth=np.repeat(truth, each),
+        limit=np.repeat(still, each),
+        bound=bound,
+        sd=of(f"{quantity}_sd"),
+        low=of(f"{quantity}_lo"),
+        high=of(f"{quantity}_hi"),
+        flagged=status != 0,
+        at_bound=(status & Status.AT_BOUND) != 0,
+    )
+    share = of(f"{quantity}_prior_share")
+    unit = estimates[quantity].attrs.get("units", "") if quantity in estimates else ""
+    return {
+        "quantity": quantity, "measurand": measurand, "unit": str(unit or _unit(quantity)), **described,
+        "quantiles": metrics.quantiles(values).tolist(),
+        "prior_share": float(np.nanmean(share)) if share is not None and np.isfinite(share).any() else np.nan,
+    }  # fmt: skip
+
+
+def _broken(common: Record, defendant: Defendant, quantity: str, reason: str) -> Record:
+    """What is recorded of an estimator that broke down: no number at all, and why."""
+    nothing = metrics.describe(np.empty(0), truth=np.nan, limit=np.empty(0))
+    measurands = defendant.measurands.get(quantity, {quantity})
+    return {
+        **common, **nothing, "quantity": quantity, "measurand": sorted(measurands)[0], "unit": _unit(quantity),
+        "reason": reason, "quantiles": [np.nan] * len(metrics.LEVELS), "prior_share": np.nan, "flags": {},
+        "residual": np.nan, "limit_status": 0, "has_status": False,
+    }  # fmt: skip
+
+
+def _measurands(defendant: Defendant, quantity: str, estimates: xr.Dataset) -> list[str]:
+    """The measurand that the estimate names, the quantity itself, and those that the claims name: each its own row."""
+    named = {quantity} | defendant.measurands.get(quantity, set())
+    if quantity in estimates:
+        named.add(str(estimates[quantity].attrs.get("measurand", quantity)))
+    return sorted(named)
+
+
+def _told(plan: Plan, scene: ladder.Scene, case: Case) -> dict[str, Any]:
+    """What an estimator may know: the case's own values, and nuisances only where they are known."""
+    if case.nuisances == "known":
+        return dict(scene.known)
+    return {name: value for name, value in scene.known.items() if name not in plan.study.nuisances}
+
+
+def _beside(still: xr.DataArray, noisy: xr.DataArray) -> xr.DataArray:
+    """The noise-free voxels as the first column of the noisy scan."""
+    values = np.concatenate([still.values, noisy.values], axis=2)
+    joined = noisy.isel(x=0, drop=True).expand_dims(x=np.arange(values.shape[2], dtype=float))
+    return joined.transpose(*noisy.dims).copy(data=values)
+
+
+def _status(estimates: xr.Dataset) -> NDArray[np.uint16]:
+    if "status" not in estimates:
+        shape = next(iter(estimates.data_vars.values())).shape
+        return np.zeros(shape, np.uint16)
+    return np.asarray(estimates["status"].values).astype(np.uint16)
+
+
+def _worst(defendant: Defendant, bounds: Mapping[str, float], theta: Mapping[str, float]) -> float:
+    """The largest relative bound SD over its limit; infinite where the quantity is zero or its bound unknown."""
+    relative = {
+        name: bounds[name] / abs(theta[name]) if np.isfinite(bounds[name]) and theta.get(name, 0.0) else np.inf
+        for name in bounds
+    }
+    return float(defendant.sheet.worst(relative))
+
+
+def _residual(
+    defendant: Defendant, scene: ladder.Scene, limit: Mapping[str, NDArray[np.float64]], protocol: Protocol
+) -> float:
+    """Largest |fit - data| of the noise-free scan over its largest signal; NaN where the fit is incomplete."""
+    names = [quantity.name for quantity in defendant.model.unknowns]
+    theta = {name: limit.get(name, scene.theta.get(name, np.nan)) for name in names}
+    if not all(np.all(np.isfinite(value)) for value in theta.values()):
+        return np.nan
+    data = scene.clean.values.reshape(-1, scene.clean.shape[-1])
+    return float(np.max(np.abs(defendant.model.signal(theta, protocol) - data)) / np.max(np.abs(data)))
+
+
+def _unit(quantity: str) -> str:
+    from ..simulator import equations
+
+    for equation in equations.registry.values():
+        for known in equation.unknowns:
+            if known.name == quantity:
+                return known.unit
+    return "1"

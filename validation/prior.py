@@ -1,0 +1,4 @@
+def run(*a): return []
+def dataset(x):
+    import xarray as xr
+    return xr.Dataset()
