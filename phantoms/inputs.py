@@ -15,13 +15,16 @@ def number(where: str, name: str, value: Any, low: float, high: float, unit: str
     try:
         found = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{where}: {name} is {value!r}, should be a number{_between(low, high, unit, below)}") from None
+        between = _between(low, high, unit, below)
+        raise InputError(f"{where}: {name} is {value!r}, should be a number{between}") from None
     if not low <= found <= high or (below and found == high):
         raise InputError(f"{where}: {name} is {value!r}, should lie{_between(low, high, unit, below)}")
     return found
 
 
-def numbers(where: str, name: str, value: Any, low: float, high: float, unit: str = "", below: bool = False) -> np.ndarray:
+def numbers(
+    where: str, name: str, value: Any, low: float, high: float, unit: str = "", below: bool = False
+) -> np.ndarray:
     """`value`, a number or an array, as floats within low..high, or an InputError."""
     try:
         found = np.asarray(value, dtype=float)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..simulator import files
 from . import truth as measurands
 from .pools import SPACE, Pool, check, lay
 
@@ -122,7 +121,8 @@ class Phantom:
         z, y, x = (self.pools.sizes[dim] for dim in SPACE)
         names = ", ".join(str(pool) for pool in self.pools["pool"].values)
         size = float(np.asarray(self.pools.attrs["voxel_size"])[0]) * 1e3
-        return f"<Phantom {self.name}: {x} x {y} x {z} voxels of {size:g} mm at {self.field_strength:g} T; pools {names}>"
+        grid = f"{x} x {y} x {z} voxels of {size:g} mm at {self.field_strength:g} T"
+        return f"<Phantom {self.name}: {grid}; pools {names}>"
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> Path:
         """Write the groups ``truth`` and ``pools`` into one NetCDF file, beside and renamed.
@@ -132,26 +132,10 @@ class Phantom:
         InputError
             The path does not end in ``.nc``, or its folder cannot be written.
         """
-        path = Path(path)
-        if path.suffix != ".nc":
-            raise InputError(f"{path}: a phantom is written as NetCDF, the name should end in .nc")
-        try:
-            handle, beside = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".nc", dir=path.parent)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-        os.close(handle)
-        try:
+        path = files.output_path(path)
+        with files.writing(path) as beside:
             self.pools.to_netcdf(beside, mode="w", group="pools", engine="h5netcdf")
             self.truth.to_netcdf(beside, mode="a", group="truth", engine="h5netcdf")
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(beside, 0o666 & ~umask)  # a temporary file is private, a result is not
-            os.replace(beside, path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside)
         return path
 
     @classmethod
@@ -164,7 +148,7 @@ class Phantom:
             No such file, not a phantom, a map missing, a unit wrong, or a stored truth that does not follow
             from the stored pools.
         """
-        path = Path(path)
+        path = files.existing_file(path, "a phantom (NetCDF with the groups pools and truth)")
         pools, stored = (_group(path, group) for group in ("pools", "truth"))
         phantom = cls(pools, str(path))
         for name, expected in phantom.truth.data_vars.items():
@@ -182,12 +166,10 @@ class Phantom:
 
 
 def _group(path: Path, group: str) -> xr.Dataset:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a phantom is a NetCDF file with the groups pools and truth")
     try:
         with xr.open_dataset(path, group=group, engine="h5netcdf") as dataset:
             return dataset.load()
-    except (OSError, KeyError, ValueError):
+    except files.UNREADABLE:
         raise InputError(f"{path}: not a phantom file: no readable NetCDF group {group!r}") from None
 
 

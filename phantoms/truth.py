@@ -59,10 +59,12 @@ def truth(pools: xr.Dataset) -> xr.Dataset:
     rows = np.isin(kind, EXTRAVASCULAR_WATER)
     # The first cumulant of a mixture is the mean of its members' weighted by their share of the spins.
     first_cumulant = (density[rows] * _maps(pools, "D", rows)).sum(axis=0)
+    alone = _shared(density, pools, "D", rows)
     values = {
         "S0": np.where(visible > 0, visible, np.nan),
         "f": _ratio(blood, water),
-        "D": _ratio(first_cumulant, extravascular),
+        # one diffusivity is itself, to the bit
+        "D": np.where(np.isfinite(alone), alone, _ratio(first_cumulant, extravascular)),
         "D_star": _shared(density, pools, "D_star", kind == "blood"),
         "pdff": _ratio(fat, fat + water),
         "bvtv": np.where(marrow > 0, _ratio(trabecular, trabecular + marrow), np.nan),
@@ -76,8 +78,8 @@ def truth_at(pools: xr.Dataset, protocol: Mapping[str, Any], kurtosis: bool = Fa
     """Truth of the quantities that mean something only with a protocol.
 
     ``f_app`` is the fraction of the water echo at b = 0 that blood gives, at the protocol's TE and TR
-    (Jerome 2016, doi:10.1088/1361-6560/61/24/N667). ``adc`` (and ``kurtosis``) are least-squares fits, by scipy and not by
-    our own solver, of the noise-free echo of all water, blood included and fat excluded.
+    (Jerome 2016, doi:10.1088/1361-6560/61/24/N667). ``adc`` (and ``kurtosis``) are least-squares fits, by scipy and
+    not by our own solver, of the noise-free echo of all water, blood included and fat excluded.
 
     Parameters
     ----------
@@ -204,7 +206,8 @@ def _held(protocol: Mapping[str, Any], name: str) -> Any:
 def _constant(protocol: Mapping[str, Any], name: str) -> float:
     values = np.unique(np.asarray(_held(protocol, name), dtype=float))
     if values.size != 1:
-        raise InputError(f"truth_at: {name} changes along b ({values[0]:g} to {values[-1]:g} s); it should be one value")
+        span = f"{values[0]:g} to {values[-1]:g} s"
+        raise InputError(f"truth_at: {name} changes along b ({span}); it should be one value")
     return float(values[0])
 
 

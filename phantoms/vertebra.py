@@ -18,7 +18,7 @@ _PLANE_POWER = 2.6  # between an ellipse (2) and a box: the outline of a body se
 _AXIAL_POWER = 8.0  # nearly flat end plates
 _WAIST = 0.08  # the body is narrower at mid-height by this share
 _WEDGE = 0.30  # anterior height lost in the fractured body: Genant grade 2 (25 to 40 %)
-_SUBVOXEL = 0.25e-3  # m; the shell is thinner than a voxel, so voxels are averages over finer points
+_CUBE = 0.5e-3  # m; voxels are averages over cubes of about this edge
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,29 @@ class Body:
     z: float
     wedge: float
 
-    def contains(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, inset: float = 0.0) -> np.ndarray:
-        """Whether points lie inside the surface that runs `inset` below the outer one."""
+    def coverage(self, x: np.ndarray, y: np.ndarray, z: float, size: float, inset: float = 0.0) -> np.ndarray:
+        """Share (0..1) of small cubes of edge `size` that lies inside the surface `inset` below the outer one.
+
+        The distance to the surface is the level over its gradient, and a cube fills up linearly as the surface
+        passes through it: exact where the surface is parallel to a face, as it is at the end plates, where
+        counting points would see a shell of a third of a millimetre as none or as double.
+        """
         half_height = (self.z - inset) * (1 - self.wedge * np.clip(0.5 + y / (2 * self.y), 0, 1))
         upright = np.abs(z) / half_height
         waist = 1 - _WAIST * (1 - np.minimum(upright, 1) ** 2)
-        plane = (np.abs(x) / ((self.x - inset) * waist)) ** _PLANE_POWER
-        plane = plane + (np.abs(y) / ((self.y - inset) * waist)) ** _PLANE_POWER
-        inside: np.ndarray = plane ** (_AXIAL_POWER / _PLANE_POWER) + upright**_AXIAL_POWER <= 1
-        return inside
+        across, along = (self.x - inset) * waist, (self.y - inset) * waist
+        wide, deep = np.abs(x) / across, np.abs(y) / along
+        plane = np.maximum(wide**_PLANE_POWER + deep**_PLANE_POWER, 1e-30)  # the axis itself has no direction
+        level = (plane ** (_AXIAL_POWER / _PLANE_POWER) + upright**_AXIAL_POWER) ** (1 / _AXIAL_POWER)
+        steep = plane ** (_AXIAL_POWER / _PLANE_POWER - 1)
+        gradient = level ** (1 - _AXIAL_POWER) * np.sqrt(
+            (steep * wide ** (_PLANE_POWER - 1) / across) ** 2
+            + (steep * deep ** (_PLANE_POWER - 1) / along) ** 2
+            + (upright ** (_AXIAL_POWER - 1) / half_height) ** 2
+        )
+        # At the very middle there is no gradient; at the surface it is the inverse of a few centimetres.
+        filled: np.ndarray = np.clip(0.5 + (1 - level) / (np.maximum(gradient, 1.0) * size), 0, 1)
+        return filled
 
 
 def vertebra(
@@ -117,7 +131,8 @@ def vertebra(
         "pdff": _vary(wanted["pdff"], variation, seen, resolution, np.random.default_rng(fat_seed)),
         "f": _vary(wanted["perfusion_fraction"], variation, seen, resolution, np.random.default_rng(blood_seed)),
     }
-    pools = marrow_pools(marrow_volume, field=field, condition=condition, D=wanted["D"], D_star=wanted["D_star"], **maps)
+    diffusion = {name: wanted[name] for name in ("D", "D_star")}
+    pools = marrow_pools(marrow_volume, field=field, condition=condition, **diffusion, **maps)
     pools.append(bone_pool("trabecular_bone", core * wanted["bvtv"], field))
     pools.append(bone_pool(CORTICAL, whole - core, field))
     voxel = resolution**3
@@ -139,19 +154,19 @@ def _anatomy(rng: np.random.Generator, condition: str) -> tuple[Body, float]:
 
 
 def _volumes(where: str, body: Body, shell: float, resolution: float) -> tuple[np.ndarray, np.ndarray]:
-    """Volume fractions of the whole body and of what the shell encloses, averaged over points in each voxel."""
+    """Volume fractions of the whole body and of what the shell encloses, averaged over small cubes in each voxel."""
     # One empty voxel around the body, so that a scan has background.
     count = tuple(math.ceil(2 * half / resolution) + 2 for half in (body.z, body.y, body.x))
     inputs.shape(where, count, MOST_VOXELS)
-    sub = int(np.clip(round(resolution / _SUBVOXEL), 2, 8))
+    sub = int(np.clip(round(resolution / _CUBE), 2, 8))
     z, y, x = (((np.arange(n * sub) + 0.5) / sub - n / 2) * resolution for n in count)
     whole, core = np.zeros(count), np.zeros(count)
     for k, height in enumerate(z):  # slice by slice: the fine grid never stands in memory as a whole
         for total, inset in ((whole, 0.0), (core, shell)):
-            points = body.contains(x[None, :], y[:, None], np.array(height), inset)
-            total[k // sub] += points.reshape(count[1], sub, count[2], sub).sum(axis=(1, 3))
-    # `core` lies inside `whole` point by point, so that the shell is never negative.
-    return whole / sub**3, core / sub**3
+            filled = body.coverage(x[None, :], y[:, None], height, resolution / sub, inset)
+            total[k // sub] += filled.reshape(count[1], sub, count[2], sub).sum(axis=(1, 3))
+    whole /= sub**3
+    return whole, np.minimum(core / sub**3, whole)
 
 
 def _vary(mean: float, variation: float, seen: np.ndarray, resolution: float, rng: np.random.Generator) -> np.ndarray:

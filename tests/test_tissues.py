@@ -1,0 +1,160 @@
+"""Tissue numbers: each has its source, unit and range; fields are interpolated and never left."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bonemri.errors import InputError
+from bonemri.simulator import equations, tissues
+
+TABLE = tissues.table()
+NAMES = sorted({entry.name for entry in TABLE})
+
+
+def label(entry: tissues.Entry) -> str:
+    return f"{entry.name}-{entry.field}-{entry.condition}"
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=label)
+def test_every_number_has_a_source_a_unit_and_a_range(entry):
+    assert entry.source.strip()
+    if not entry.unverified:
+        assert "doi:10." in entry.source or "PMID " in entry.source or "hdl.handle.net" in entry.source
+    assert entry.unit in tissues.UNITS
+    assert entry.low <= entry.value <= entry.high
+    assert all(math.isfinite(number) for number in (entry.low, entry.value, entry.high))
+    assert entry.low < entry.high, "a number without uncertainty is a claim nobody can make"
+    assert entry.condition is None or entry.condition in tissues.CONDITIONS
+
+
+@pytest.mark.parametrize("name", tissues.spectra())
+def test_every_spectrum_has_a_source_and_is_normalised(name):
+    assert "doi:10." in tissues.spectra()[name]
+    shift, area = tissues.spectrum(name)
+    assert shift.shape == area.shape
+    assert (area > 0).all()
+    assert area.sum() == pytest.approx(1.0, abs=1e-12)
+    assert shift[np.argmax(area)] == 1.30, "the main CH2 peak is the zero of the scale"
+
+
+def test_at_most_a_fifth_of_the_numbers_is_unverified():
+    assert sum(entry.unverified for entry in TABLE) <= 0.20 * len(TABLE)
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=label)
+def test_numbers_are_physical(entry):
+    """Fractions lie in 0..1, water does not diffuse faster than when free (3.0e-3 at 37 C), T2 <= 2 T1."""
+    quantity = entry.name.split(".")[1]
+    if entry.unit == "1":
+        assert 0 <= entry.low and entry.high <= 1
+    if quantity == "D":
+        assert entry.high <= 3.0e-3
+    if entry.unit == "mol 1H/L":
+        assert entry.high <= tissues.entry("water.density").high
+    if quantity == "T2":
+        T1 = tissues.entry(entry.name.replace("T2", "T1"), entry.field or 3.0)
+        assert entry.value <= 2 * T1.value
+
+
+def test_perfusion_fractions_are_the_fitted_ones_brought_back_to_spin_density():
+    """Blood and tissue water in the ratio f : 1 - f give the fitted fraction in a spin echo, to the digits stated."""
+    entry = tissues.entry("marrow.perfusion_fraction")
+    assert entry.apparent is not None
+    protocol = {"TE": entry.apparent["TE"], "TR": 20.0}  # TR long, as the calculation says
+    spin_echo = equations.get("spin_echo")
+    numbers = (entry.value, entry.low, entry.high)
+    for f, T2_blood, T2_water in zip(numbers, entry.apparent["T2_blood"], entry.apparent["T2_water"], strict=True):
+        blood = float(spin_echo.signal({"S0": f, "T1": 1.8, "T2": T2_blood}, protocol)[0, 0])
+        water = float(spin_echo.signal({"S0": 1 - f, "T1": 1.4, "T2": T2_water}, protocol)[0, 0])
+        # Two significant digits of f are stated: half a unit of the second is at most 3.4 % of it.
+        assert blood / (blood + water) == pytest.approx(entry.apparent["f"], rel=0.035)
+
+
+@pytest.mark.parametrize("condition", (None, *tissues.CONDITIONS))
+@pytest.mark.parametrize("field", (1.5, 2.0, 3.0))
+def test_every_condition_resolves_at_every_field_of_marrow(condition, field):
+    values = tissues.defaults("marrow", field, condition)
+    ranges = tissues.ranges("marrow", field)
+    own = tissues.ranges("marrow", field, condition)
+    assert set(values) == set(ranges)
+    for name, value in values.items():
+        assert ranges[name].low <= own[name].low <= value <= own[name].high <= ranges[name].high
+
+
+def test_conditions_differ_where_the_literature_says_so():
+    pdff = {c: tissues.value("marrow.pdff", condition=c) for c in tissues.CONDITIONS}
+    assert pdff["young"] < pdff["old"] < pdff["osteopenic"] < pdff["osteoporotic"]
+    assert pdff["fractured"] < pdff["young"]  # oedema
+    D = {c: tissues.value("marrow_water.D", condition=c) for c in tissues.CONDITIONS}
+    assert D["osteoporotic"] < D["young"] < D["fractured"]
+    assert 1.0e-3 <= D["fractured"] <= 1.8e-3
+    # What a fracture leaves alone is the osteoporotic's.
+    bvtv = {c: tissues.value("trabecular.bvtv", condition=c) for c in tissues.CONDITIONS}
+    assert bvtv["fractured"] == bvtv["osteoporotic"] < bvtv["young"]
+
+
+def test_between_fields_the_logarithm_is_linear_in_the_logarithm():
+    low, high = (tissues.value("blood.T1", field) for field in (1.5, 3.0))
+    assert tissues.value("blood.T1", math.sqrt(1.5 * 3.0)) == pytest.approx(math.sqrt(low * high), rel=1e-12)
+    between = tissues.entry("blood.T1", 2.0)
+    assert between.field == 2.0
+    assert "interpolated" in between.note
+    assert between.low <= between.value <= between.high
+
+
+@pytest.mark.parametrize("name", sorted({entry.name for entry in TABLE if entry.field is not None}))
+def test_beyond_the_measured_fields_there_is_no_value(name):
+    fields = sorted(entry.field for entry in TABLE if entry.name == name)
+    for field in (0.9 * fields[0], 1.1 * fields[-1]):
+        with pytest.raises(InputError, match=rf"{name}.*{field:g} T.*never extrapolated"):
+            tissues.value(name, field)
+
+
+@pytest.mark.parametrize("name", sorted({entry.name for entry in TABLE if entry.field is None}))
+def test_what_does_not_depend_on_the_field_is_the_same_at_every_field(name):
+    assert tissues.value(name, 0.2) == tissues.value(name, 9.4)
+
+
+def test_water_stands_where_its_temperature_puts_it():
+    """4.647 ppm at 37 C against CH2 at 1.30; water moves up field by about 0.01 ppm per degree."""
+    assert tissues.water_shift(37.0) == pytest.approx(4.647, abs=5e-4)  # the digits of the formula
+    assert tissues.water_shift(20.0) > tissues.water_shift(37.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: tissues.value("marrow_water.T9"), "no quantity 'marrow_water.T9'; known: "),
+        (lambda: tissues.value("blood.T1", condition="healthy"), "no condition 'healthy'; known: young"),
+        (lambda: tissues.value("blood.T1", field=-3), "field is -3, should be a field strength in tesla"),
+        (lambda: tissues.value("blood.T1", field=math.nan), "field is nan"),
+        (lambda: tissues.value("blood.T1", field="three"), "field is 'three'"),
+        (lambda: tissues.value("blood.T1", field=11.7), r"T1 is not known at field 11.7 T \(known: 1.5, 3, 7 T\)"),
+        (lambda: tissues.ranges("cartilage"), "no ranges for 'cartilage'; known: marrow"),
+        (lambda: tissues.defaults("cartilage"), "no values for 'cartilage'; known: marrow"),
+        (lambda: tissues.spectrum("butter"), "no fat spectrum 'butter'; known: fat_marrow"),
+    ],
+)
+def test_a_wrong_question_gets_one_clear_line(call, says):
+    with pytest.raises(InputError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_without_a_source_is_refused(monkeypatch):
+    """The guard itself: a record that names no source in the table cannot be read."""
+    document = {"sources": {"empty": {"text": "no identifier"}},
+                "tissue": {"T1": [{"value": 1.0, "low": 0.5, "high": 2.0, "unit": "s", "source": "nowhere"}]}}
+    with pytest.raises(InputError, match="tissue.T1 names the source 'nowhere'"):
+        tissues._entry(document, "tissue.T1", document["tissue"]["T1"][0])
+    with pytest.raises(InputError, match="'empty' has no doi, pmid or url"):
+        tissues._citation(document, {"source": "empty"}, "tissue.T1")
+
+
+def test_every_entry_can_be_looked_up_by_its_own_field_and_condition():
+    for entry in TABLE:
+        assert tissues.entry(entry.name, entry.field or 3.0, entry.condition) == entry
+    assert len(NAMES) == len({entry.name for entry in TABLE})
