@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonemri import phantoms
+from bonemri import phantoms, simulator
 from bonemri.errors import InputError
 from bonemri.phantoms.marrow import composition
 from bonemri.phantoms.pools import PROTONS, SCHEMA, WATER
@@ -310,6 +310,25 @@ def test_f_app_is_the_share_of_blood_in_the_water_echo():
     assert block.truth_at({**PROTOCOL, "TE": 0.0})["f_app"].item() == pytest.approx(f, rel=1e-12)
     equal = phantoms.marrow_block(f=f, T2_blood=0.04, T2_water=0.04, T1_blood=1.2, T1_water=1.2)
     assert equal.truth_at(PROTOCOL)["f_app"].item() == pytest.approx(f, rel=1e-12)
+
+
+def test_f_app_is_what_a_perfect_fit_of_a_fatless_scan_finds():
+    """The scanner and the truth read the same pools: a bi-exponential through the noise-free scan gives f_app, D, D*."""
+    from scipy.optimize import curve_fit
+
+    block = phantoms.marrow_block(pdff=0.0, f=0.05, D=0.45e-3, D_star=28e-3)
+    protocol = simulator.protocols.ivim_marrow
+    signal = simulator.scan(block, protocol, rung="pools")
+    ivim = equations.get("ivim")
+
+    def model(b, S0, f, D_star, D):
+        return ivim.signal({"S0": S0, "f": f, "D_star": D_star * 1e-3, "D": D * 1e-3}, {"b": b})[0]
+
+    values = signal.values.ravel()
+    (_, f, D_star, D), _ = curve_fit(model, signal["b"].values, values, p0=(values[0], 0.2, 40.0, 0.6))
+    # the residual is zero at the optimum, so that least squares converges to far more than these digits
+    assert f == pytest.approx(block.truth_at(protocol)["f_app"].item(), rel=1e-6)
+    assert (D_star * 1e-3, D * 1e-3) == pytest.approx((28e-3, 0.45e-3), rel=1e-6)
 
 
 def test_adc_is_the_least_squares_fit_of_the_water_signal():
