@@ -170,7 +170,7 @@ def estimate(
             inputs["sidecar"] = _if_there(nifti.beside(scan, ".json"))
         if protocol is not None:
             inputs["protocol"] = _if_there(Path(protocol))
-        template = nifti.load(scan, "a scan")[1] if is_nifti else None
+        template = nifti.geometry(scan) if is_nifti else None
         maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series))
     print(f"wrote {target}")
 
@@ -328,7 +328,7 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         place = context.command_path if context is not None else "bonemri"
         message = error.format_message().strip().rstrip(".")
-        if context is not None and context.parent is None:
+        if context is not None and message.startswith("No such command"):
             message += f"; the verbs are {', '.join(context.command.list_commands(context))}"
         return _tell(f"{message}; see {place} --help")
     return status if isinstance(status, int) else 0

@@ -83,7 +83,7 @@ def output_path(path: str | os.PathLike[str], *, folder: bool = False, netcdf: b
     wanted = " or ".join(["a file ending in .nc"] * netcdf + ["a folder (a name without a suffix)"] * folder)
     is_folder = path.is_dir() or path.suffix == ""
     if is_folder and not folder:
-        raise InputError(f"output {path} is a folder; it must be {wanted}")
+        raise InputError(f"output {path} {'is a folder' if path.is_dir() else 'has no suffix'}; it must be {wanted}")
     if not is_folder and not (netcdf and path.suffix == ".nc"):
         raise InputError(f"output {path} has the suffix {path.suffix}; it must be {wanted}")
     if folder and path.suffix == "" and path.exists() and not path.is_dir():
@@ -169,6 +169,8 @@ def _make_parents(folder: Path) -> list[Path]:
     while not ancestor.exists() and ancestor != ancestor.parent:
         new.append(ancestor)
         ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise InputError(f"cannot write into {folder}: {ancestor} is a file, no folder; choose another output with -o")
     folder.mkdir(parents=True, exist_ok=True)
     return new
 

@@ -76,6 +76,13 @@ def load(path: str | os.PathLike[str], what: str) -> tuple[np.ndarray, Any]:
     return values, image.header
 
 
+def geometry(path: str | os.PathLike[str]) -> Any:
+    """Return the header of a NIfTI, without reading its voxels."""
+    import nibabel as nib
+
+    return nib.load(path).header  # type: ignore[attr-defined]
+
+
 def beside(path: str | os.PathLike[str], suffix: str) -> Path:
     """Return the path of the file beside a NIfTI: the same name with another suffix (``.bval``, ``.json``)."""
     name = str(path)

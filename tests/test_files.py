@@ -314,7 +314,7 @@ def test_maps_carry_the_geometry_of_their_input(estimate, tmp_path):
     source.header.set_xyzt_units("mm", "sec")
     source.header["cal_max"] = 1000
     nib.save(source, tmp_path / "scan.nii.gz")
-    header = nifti.load(tmp_path / "scan.nii.gz", "a scan")[1]
+    header = nifti.geometry(tmp_path / "scan.nii.gz")
     with maps.writing_estimate(tmp_path / "out") as place:
         maps.write_estimate(estimate, place, {"scan": tmp_path / "scan.nii.gz", "mask": None}, template=header)
     found = {path.name for path in (tmp_path / "out").iterdir()}
@@ -435,7 +435,7 @@ def test_a_folder_that_fills_up_goes_where_it_stays_empty(tmp_path):
     [
         ("maps.nii.gz", True, True, "has the suffix .gz; it must be a file ending in .nc or a folder"),
         ("scan.h5", False, True, "has the suffix .h5; it must be a file ending in .nc"),
-        ("scan", False, True, "is a folder; it must be a file ending in .nc"),
+        ("scan", False, True, "has no suffix; it must be a file ending in .nc"),
         ("report.html", True, False, "has the suffix .html; it must be a folder"),
         ("report.nc", True, False, "has the suffix .nc; it must be a folder"),
     ],

@@ -25,7 +25,8 @@ def blocks(document: str, language: str) -> list[str]:
 @pytest.mark.parametrize(("document", "number"), [(d, i) for d in DOCUMENTS for i in range(len(blocks(d, "python")))])
 def test_python_blocks_run(document, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, text in zip(re.findall(r"`([\w-]+\.toml)`", (ROOT / document).read_text()), blocks(document, "toml"), strict=False):
+    named = re.findall(r"`([\w-]+\.toml)`", (ROOT / document).read_text(encoding="utf-8"))
+    for name, text in zip(named, blocks(document, "toml"), strict=False):
         Path(name).write_text(text, encoding="utf-8")
     block = blocks(document, "python")[number]
     exec(compile(block, f"{document}, Python block {number + 1}", "exec"), {"__name__": "__main__"})
