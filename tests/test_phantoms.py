@@ -313,7 +313,7 @@ def test_f_app_is_the_share_of_blood_in_the_water_echo():
 
 
 def test_f_app_is_what_a_perfect_fit_of_a_fatless_scan_finds():
-    """The scanner and the truth read the same pools: a bi-exponential through the noise-free scan gives f_app, D, D*."""
+    """Scanner and truth read the same pools: a bi-exponential through the noise-free scan gives f_app, D and D*."""
     from scipy.optimize import curve_fit
 
     block = phantoms.marrow_block(pdff=0.0, f=0.05, D=0.45e-3, D_star=28e-3)
