@@ -131,8 +131,10 @@ def vertebra(
         "pdff": _vary(wanted["pdff"], variation, seen, resolution, np.random.default_rng(fat_seed)),
         "f": _vary(wanted["perfusion_fraction"], variation, seen, resolution, np.random.default_rng(blood_seed)),
     }
-    diffusion = {name: wanted[name] for name in ("D", "D_star")}
-    pools = marrow_pools(marrow_volume, field=field, condition=condition, **diffusion, **maps)
+    pools = marrow_pools(
+        marrow_volume, pdff=maps["pdff"], f=maps["f"], field=field, condition=condition,
+        D=wanted["D"], D_star=wanted["D_star"],
+    )
     pools.append(bone_pool("trabecular_bone", core * wanted["bvtv"], field))
     pools.append(bone_pool(CORTICAL, whole - core, field))
     voxel = resolution**3
