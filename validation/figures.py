@@ -16,9 +16,24 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from .panels import beyond, by_domain, cells_of, filled_and_open, grid, regression, row_of_axes, rungs_of
 from .style import (
-    BAND, INK, MUTED, RULE, SERIES, Cells,
-    clipped, label, legend, logarithmic, new_figure, number, plain, printed, select, series, window,
-)  # fmt: skip
+    BAND,
+    INK,
+    MUTED,
+    RULE,
+    SERIES,
+    Cells,
+    clipped,
+    label,
+    legend,
+    logarithmic,
+    new_figure,
+    number,
+    plain,
+    printed,
+    select,
+    series,
+    window,
+)
 
 
 def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -> Figure:
@@ -46,7 +61,8 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
         here = select(cells, quantity=quantity)
         truth = _first(here["truth"][here["measurand"] == quantity]) * show.scale
         apparent = _first(here["truth"][here["measurand"] != quantity]) * show.scale
-        low, high = window(np.concatenate([both, spread]) * show.scale, include=[v for v in (truth, apparent) if np.isfinite(v)])
+        marked = [value for value in (truth, apparent) if np.isfinite(value)]
+        low, high = window(np.concatenate([both, spread]) * show.scale, include=marked)
         ax.set_xlim(max(low, -0.03 * high), high)
         if np.isfinite(truth):
             ax.axvline(truth, color=INK, lw=1.2, zorder=1)
@@ -66,8 +82,9 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
                 ax.plot([true, true], [row - 0.3, row + 0.3], color=INK, lw=1.2)
                 left, right = ax.get_xlim()
                 aside = "left" if mean > (left + right) / 2 else "right"  # where the bar is not
-                ax.text(0.02 if aside == "left" else 0.98, row, f"{printed(str(one['quantity'][0])).label}, its own truth",
-                        ha=aside, va="center", transform=ax.get_yaxis_transform(), fontsize=7.5, color=MUTED)  # fmt: skip
+                words = f"{printed(str(one['quantity'][0])).label}, its own truth"
+                ax.text(0.02 if aside == "left" else 0.98, row, words, ha=aside, va="center", fontsize=7.5, color=MUTED,
+                        transform=ax.get_yaxis_transform())  # fmt: skip
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.yaxis.set_major_locator(FixedLocator(range(len(names))))
         ax.set_yticklabels(names if column == 0 else [], fontsize=9, color=INK)
@@ -113,8 +130,11 @@ def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Seque
                     ax.text(0.98, 0.04 + 0.11 * place, f"slope {number(slope, 2)}", transform=ax.transAxes, ha="right",
                             fontsize=7.5, color=colour)  # fmt: skip
     handles = [Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="identity")]
-    handles += [Line2D([], [], color=c, marker=m, mec="none", ms=4, lw=1, label=f"rung {r}: cases ± SD of a voxel, straight line, 95 % band")
-                for r, (c, m) in rungs.items()]  # fmt: skip
+    drawn = "cases ± SD of a voxel, straight line, 95 % band"
+    handles += [
+        Line2D([], [], color=c, marker=m, mec="none", ms=4, lw=1, label=f"rung {r}: {drawn}")
+        for r, (c, m) in rungs.items()
+    ]
     legend(panels.figure, [*handles, beyond()])
     return panels.figure
 
@@ -128,7 +148,8 @@ def noise_bias(cells: Cells, quantities: Sequence[str], names: Sequence[str], sm
     for quantity in quantities:
         scale = printed(quantity).scale
         present = panels.of(quantity)
-        y_limits = window(_over_bound(_all(present, "bias"), _all(present, "crb")), keep=0.8, include=(-2 * small, 2 * small))
+        relative = _over_bound(_all(present, "bias"), _all(present, "crb"))
+        y_limits = window(relative, keep=0.8, include=(-2 * small, 2 * small))
         for _, ax, own in present:
             ax.set(xlim=window(_all(present, "truth") * scale, keep=1.0), ylim=y_limits)
             ax.axhspan(-small, small, color=BAND, lw=0)
@@ -157,7 +178,9 @@ def model_error(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -
                 good = np.isfinite(x) & np.isfinite(y)
                 ax.plot(x[good], y[good], marker, ms=3.8, mfc=colour, mec="none", alpha=0.85)
                 clipped(ax, x[good], y[good], colour)
-    handles = [Line2D([], [], color=c, marker=m, mec="none", ms=4, ls="", label=f"rung {r}") for r, (c, m) in rungs.items()]
+    handles = [
+        Line2D([], [], color=c, marker=m, mec="none", ms=4, ls="", label=f"rung {r}") for r, (c, m) in rungs.items()
+    ]
     legend(panels.figure, [*handles, beyond()])
     return panels.figure
 

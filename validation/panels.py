@@ -49,7 +49,9 @@ def row_of_axes(columns: int, height: float, head: float, foot: float = 0.45, le
                 wspace: float = 0.22) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """One row of panels; head and foot (inches) hold the legend and the axis names."""
     figure = new_figure(WIDTH, height)
-    grid = figure.add_gridspec(1, columns, left=left, right=0.99, top=1 - head / height, bottom=foot / height, wspace=wspace)
+    grid = figure.add_gridspec(
+        1, columns, left=left, right=0.99, top=1 - head / height, bottom=foot / height, wspace=wspace
+    )
     return figure, [plain(figure.add_subplot(grid[0, column])) for column in range(columns)]
 
 

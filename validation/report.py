@@ -14,9 +14,9 @@ from markupsafe import Markup
 from matplotlib import rc_context
 
 from ..simulator.files import writing
-from . import figures, wording
+from . import gallery, wording
 from .panels import STAND_IN
-from .style import INK, Cells, new_figure, printed, select, to_svg
+from .style import INK, Cells, columns, new_figure, printed, to_svg
 
 if TYPE_CHECKING:
     from .trial import Judgement, Trial
@@ -56,7 +56,11 @@ def write_page(trial: Trial, folder: str | os.PathLike[str]) -> Path:
 def render(trial: Trial) -> str:
     """The page as text."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["pretty"] = wording.pretty
     return environment.get_template("report.html").render(content(trial))
@@ -70,8 +74,9 @@ def content(trial: Trial) -> dict[str, Any]:
     headline = wording.reference(cells) if quantities else None
     answers = wording.answers(headline, names, quantities) if headline else []
     if headline:
-        sentence = wording.identifiability(cells, "matched", quantities) or wording.identifiability(cells, headline.rung, quantities)
-        answers += [sentence] if sentence else []
+        rungs = ("matched", headline.rung)
+        found = (wording.identifiability(cells, rung, quantities) for rung in rungs)
+        answers += [sentence for sentence in found if sentence][:1]
     return {
         "trial": trial,
         "names": names,
@@ -80,26 +85,16 @@ def content(trial: Trial) -> dict[str, Any]:
         "limits": known_limits(trial),
         "question": _question(names, quantities),
         "headline": wording.three_values(headline, names, quantities) if headline else None,
-        "headline_figure": _headline_figure(headline, names, quantities),
+        "headline_figure": gallery.headline(headline, names, quantities),
         "in_short": wording.in_short(headline, names, quantities) if headline else "",
         "answers": answers,
         "comparisons": [wording.comparison(cells, quantity, names) for quantity in quantities],
-        "figures": draw(trial, cells, names, quantities),
+        "figures": gallery.draw(trial, cells, names, quantities),
         "claims": claims(trial, names),
         "equations": equations(names),
         "snr_definition": _snr_definition(),
         "provenance": _readable(trial.provenance),
     }
-
-
-def columns(dataset: Any, dimension: str) -> dict[str, np.ndarray]:
-    """The one-dimensional variables of a dataset as plain columns; texts as objects."""
-    found = {}
-    for name in dataset.data_vars:
-        if dataset[name].dims == (dimension,):
-            values = dataset[name].values
-            found[str(name)] = values.astype(object) if values.dtype.kind in "UO" else values
-    return found
 
 
 def tried(trial: Trial, cells: Cells, names: Sequence[str]) -> list[str]:
@@ -111,13 +106,13 @@ def tried(trial: Trial, cells: Cells, names: Sequence[str]) -> list[str]:
     cases = {rung: len(set(cells["case"][cells["rung"] == rung].tolist())) for rung in rungs}
     where = " and ".join(f"{_count(cases[rung], 'case')} on rung {rung}" for rung in rungs)
     fits: dict[tuple, float] = {}
-    keys = zip(*(cells[key].tolist() for key in ("estimator", "rung", "case", "snr", "nuisances", "sigma_given")), strict=True)
-    for key, n in zip(keys, cells["n"].tolist(), strict=True):
-        fits[key] = max(n, fits.get(key, 0))
+    place = ("estimator", "rung", "case", "snr", "nuisances", "sigma_given")
+    for *key, n in zip(*(cells[name].tolist() for name in (*place, "n")), strict=True):
+        fits[tuple(key)] = max(n, fits.get(tuple(key), 0))
     lines = [
         f"{_count(len(names), 'estimator')}: {', '.join(names)}.",
         f"{where}, at SNR {', '.join(f'{value:g}' for value in snr)}.",
-        f"{sum(fits.values()):,.0f} noisy fits".replace(",", "\u202f") + ", each compared with the truth it was made from.",
+        f"{_thousands(sum(fits.values()))} noisy fits, each compared with the truth it was made from.",
     ]
     if trial.quick:
         lines.append("A quick run: few replicates, so wide errors and more undecided claims than in a full one.")
@@ -138,7 +133,8 @@ def known_limits(trial: Trial) -> list[dict[str, Any]]:
     """Declared failures that occur, one entry a reason."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for j in verdicts(trial)["limits"]:
-        entry = found.setdefault((j.reason, j.source), {"reason": j.reason, "source": j.source, "estimators": [], "sentences": []})
+        new = {"reason": j.reason, "source": j.source, "estimators": [], "sentences": []}
+        entry = found.setdefault((j.reason, j.source), new)
         for key, value in (("estimators", j.estimator), ("sentences", j.sentence)):
             if value not in entry[key]:
                 entry[key].append(value)
@@ -175,60 +171,6 @@ def _claim(j: Judgement) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw(trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
-    """The figures of the side-by-side comparison, with what to look for and what is drawn."""
-    found: list[dict[str, Any]] = []
-
-    def add(key: str, title: str, lead: str, figure: Any, caption: str) -> None:
-        found.append({"id": key, "title": title, "lead": lead, "svg": Markup(to_svg(figure, key, f"{title}. {lead}")), "caption": caption})
-
-    if quantities and cells["case"].size:
-        compared = wording.plain_cells(cells)
-        snr = wording.nearest_snr(compared)
-        at = select(compared, snr=snr)
-        matched = select(at, rung="matched") if np.any(at["rung"] == "matched") else at
-        rung = str(matched["rung"][0]) if matched["rung"].size else ""
-        drawn = [name for name in names if np.any(at["estimator"] == name)]
-        common = f"SNR {snr:g}, nuisances known"
-        add("truth", "Truth against estimate",
-            "On the dashed line an estimator is right on average. Where the two rungs part, the fit is true to its own "
-            "equation and the equation is not true to the tissue.",
-            figures.truth_against_estimate(at, quantities, drawn), f"{common}. A point is the mean over noise of one case.")
-        add("model-error", "Model error: what stays without noise",
-            "Limit minus truth. More averages do not help against it; only a better model or protocol does.",
-            figures.model_error(at, quantities, drawn), f"{common}. On rung matched an error here is a fault of the fit itself.")
-        add("noise-bias", "Noise bias: what noise adds to the mean",
-            "Mean minus limit, in SDs of the Cramér-Rao bound, with two standard errors. It is never added to the model error.",
-            figures.noise_bias(matched, quantities, drawn), f"Rung {rung}, {common}.")
-        case = _widest_case(select(compared, rung=rung), snr)
-        add("spread", "Spread against the bound",
-            "No unbiased estimator can lie below the black line. One that does has a bias, a prior, or bounds at work.",
-            figures.spread_against_bound(case["cells"], quantities, [n for n in drawn if n in case["names"]]),
-            f"Rung {rung}, one case: {case['name']}. Two standard errors are drawn.")
-        add("coverage", "Coverage of the 95 % intervals",
-            "How often the interval contains its target, against how well the protocol determines the quantity: further right, "
-            "less information.",
-            figures.coverage(matched, quantities, drawn), f"Rung {rung}, {common}. Two standard errors are drawn.")
-    points = columns(trial.confounders, "point") if trial.confounders.sizes.get("point") else {}
-    if points:
-        affected = [q for q in quantities if np.any(points["measurand"] == q)]
-        tried_here = [name for name in names if np.any(points["estimator"] == name)]
-        if affected:
-            add("confounders", "Confounders, one at a time",
-                "How far the noise-free answer moves when one thing goes wrong and everything else stays as it was.",
-                figures.confounders(points, affected, tried_here), "At the first point of each curve the confounder is off.")
-    entries = columns(trial.prior, "entry") if trial.prior.sizes.get("entry") else {}
-    for name in dict.fromkeys(entries["estimator"].tolist() if entries else []):
-        one = select(entries, estimator=name, prior="declared")
-        over = [q for q in quantities if np.any(one["quantity"] == q)]
-        if over:
-            add(f"prior-{len(found)}", f"How much of {name} is prior",
-                "Over its own prior a posterior mean beats every estimator. The gain that the prior mean alone would bring, "
-                "without a measurement, is not a merit of the data.",
-                figures.prior_ratios(one, over), "Truths drawn from the declared prior.")
-    return found  # fmt: skip
-
-
 def equations(names: Sequence[str]) -> list[dict[str, Any]]:
     """The fitted equations, each once, with the estimators that fit it; callables from outside come last, without."""
     from .. import estimators
@@ -240,8 +182,9 @@ def equations(names: Sequence[str]) -> list[dict[str, Any]]:
         key = model.name if model is not None else ""
         if key not in found:
             latex = getattr(model, "latex", "")
+            svg = formula(latex, f"equation-{len(found)}")
             found[key] = {
-                "title": getattr(model, "title", "") or key, "latex": latex, "svg": formula(latex, f"equation-{len(found)}"),
+                "title": getattr(model, "title", "") or key, "latex": latex, "svg": svg,
                 "unknowns": list(getattr(model, "unknowns", ())), "assumptions": getattr(model, "assumptions", ""),
                 "source": getattr(model, "source", ""), "estimators": [],
             }  # fmt: skip
@@ -278,8 +221,8 @@ def _quantities(cells: Cells) -> list[str]:
     """Quantities that are judged against themselves, the leading ones first; a stand-in has no row of its own."""
     if not cells:
         return []
-    present = [q for q, m in dict.fromkeys(zip(cells["quantity"].tolist(), cells["measurand"].tolist(), strict=True)) if q == m]
-    present = [q for q in present if q not in NOT_SHOWN]
+    pairs = dict.fromkeys(zip(cells["quantity"].tolist(), cells["measurand"].tolist(), strict=True))
+    present = [quantity for quantity, measurand in pairs if quantity == measurand and quantity not in NOT_SHOWN]
     present = [q for q in present if not any(s == q and base in present for base, s in STAND_IN.items())]
     return [q for q in LEADING if q in present] + [q for q in present if q not in LEADING]
 
@@ -291,32 +234,14 @@ def _question(names: Sequence[str], quantities: Sequence[str]) -> str:
     return f"How wrong is {show.words or show.label}?"
 
 
-def _headline_figure(headline: wording.Reference | None, names: Sequence[str], quantities: Sequence[str]) -> Markup:
-    if headline is None:
-        return Markup("")
-    drawn = [name for name in names if np.any(headline.cells["estimator"] == name)]
-    figure = figures.three_values(headline.cells, quantities, drawn)
-    return Markup(to_svg(figure, "three-values", "Truth, limit and mean of each estimator in one case"))
-
-
-def _widest_case(cells: Cells, snr: float) -> dict[str, Any]:
-    """The case tried at most SNRs; among equals the best determined half way, so that the bound means something."""
-    best: tuple[float, float] = (-1.0, -1.0)
-    chosen = str(cells["case"][0])
-    for case in dict.fromkeys(cells["case"].tolist()):
-        own = select(cells, case=case)
-        identifiable = float(np.mean(own["domain"][own["snr"] == snr] == "identifiable")) if np.any(own["snr"] == snr) else 0.0
-        score = (float(np.unique(own["snr"]).size), identifiable)
-        if score > best:
-            best, chosen = score, case
-    own = select(cells, case=chosen)
-    return {"name": chosen, "cells": own, "names": set(own["estimator"].tolist())}
-
-
 def _snr_definition() -> str:
     from ..simulator.acquisition import noise
 
     return str(noise.SNR_DEFINITION)
+
+
+def _thousands(n: float) -> str:
+    return f"{n:,.0f}".replace(",", "\u202f")
 
 
 def _count(n: int, what: str) -> str:

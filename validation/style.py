@@ -87,8 +87,7 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
 def series(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name, the same in every figure; past the eighth the pairs start to mix."""
     return {
-        name: (SERIES[i % len(SERIES)], MARKERS[(i + i // len(SERIES)) % len(MARKERS)])
-        for i, name in enumerate(names)
+        name: (SERIES[i % len(SERIES)], MARKERS[(i + i // len(SERIES)) % len(MARKERS)]) for i, name in enumerate(names)
     }
 
 
@@ -124,8 +123,14 @@ def legend(figure: Figure, handles: Sequence[Any], **where: Any) -> None:
     """One legend for a figure, above its panels."""
     where = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": max(1, len(handles))} | where
     figure.legend(
-        handles=handles, frameon=False, fontsize=8.5, labelcolor=INK, handletextpad=0.4,
-        columnspacing=1.6, borderaxespad=0.1, **where,
+        handles=handles,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        handletextpad=0.4,
+        columnspacing=1.6,
+        borderaxespad=0.1,
+        **where,
     )
 
 
@@ -181,6 +186,8 @@ def to_svg(figure: Figure, name: str, description: str, outlines: bool = False) 
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
+    # An edge of "none" is written as black that cannot be seen.
+    text = re.sub(r"stroke: #000000; stroke-opacity: 0\b(?!\.)", "stroke: none", text)
     for colour, variable in _PROPERTIES.items():
         text = text.replace(colour, f"var(--{variable})")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
@@ -202,7 +209,17 @@ def to_png(figure: Figure, path: str | PathLike[str], dpi: int = 144) -> None:
     figure.savefig(path, dpi=dpi, facecolor="white")
 
 
-Cells = Mapping[str, np.ndarray]
+Cells = Mapping[str, np.ndarray]  # plain columns: name to one value a cell
+
+
+def columns(dataset: Any, dimension: str) -> dict[str, np.ndarray]:
+    """The one-dimensional variables of a dataset as plain columns; texts as objects."""
+    found = {}
+    for name in dataset.data_vars:
+        if dataset[name].dims == (dimension,):
+            values = dataset[name].values
+            found[str(name)] = values.astype(object) if values.dtype.kind in "UO" else values
+    return found
 
 
 def select(cells: Cells, **equal: object) -> dict[str, np.ndarray]:

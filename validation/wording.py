@@ -13,7 +13,10 @@ from markupsafe import Markup, escape
 from .panels import RUNGS, cells_of
 from .style import DASH, Cells, number, printed, select
 
+SIGNS = {"+-": "±", ">=": "≥", "<=": "≤", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s", " - ": " − "}
+DOI = re.compile(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])")
 TYPICAL = re.compile(r"\b(typical|default|marrow|reference)\b", re.IGNORECASE)
+VALUES = ("truth", "limit", "mean", "sd", "crb")
 SNR = 100.0  # the noise level at which estimators are compared, or the nearest that was tried
 
 
@@ -72,8 +75,9 @@ def reference(cells: Cells) -> Reference | None:
     cases = list(dict.fromkeys(at["case"].tolist()))
     values = np.array([[at[column][at["case"] == case][0] for column in columns] for case in cases], dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
-        low, high = np.min(values, axis=0), np.max(values, axis=0)
-        distance = np.nansum(((values - np.median(values, axis=0)) / np.where(high > low, high - low, np.nan)) ** 2, axis=1)
+        span = np.ptp(values, axis=0)
+        away = (values - np.median(values, axis=0)) / np.where(span > 0, span, np.nan)
+        distance = np.nansum(away**2, axis=1)
     case = next((name for name in cases if TYPICAL.search(name)), cases[int(np.argmin(distance))])
     return Reference(rung, case, snr, select(at, case=case), on_rung)
 
@@ -85,10 +89,9 @@ def code(name: str) -> Markup:
 
 def pretty(text: str) -> Markup:
     """Escaped text with typographic signs, DOIs as links."""
-    for typed, sign in (("+-", "±"), (">=", "≥"), ("<=", "≤"), ("Cramer-Rao", "Cramér-Rao"), ("mm2/s", "mm²/s"), (" - ", " − ")):
+    for typed, sign in SIGNS.items():
         text = text.replace(typed, sign)
-    safe = str(escape(text))
-    return Markup(re.sub(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])", r'<a href="https://doi.org/\1">doi:\1</a>', safe))
+    return Markup(DOI.sub(r'<a href="https://doi.org/\1">doi:\1</a>', str(escape(text))))
 
 
 def amount(value: float, quantity: str, sign: bool = False, difference: bool = False) -> str:
@@ -113,14 +116,16 @@ def in_short(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> 
             continue
         one, show = _row(own), printed(quantity)
         if show.unit == "%":
-            wrong.append(f"{show.label} as {amount(one['limit'], quantity)} where {amount(one['truth'], quantity)} is true")
+            read, true = amount(one["limit"], quantity), amount(one["truth"], quantity)
+            wrong.append(f"{show.label} as {read} where {true} is true")
         else:
             wrong.append(f"{show.label} {_relative(one['model_error'] / one['truth'])}")
         spread.append(f"± {number(100 * one['sd'] / abs(one['truth']), 0)}\u00a0% ({show.label})")
     if not wrong:
         return Markup("")
     return Markup(
-        "In tissue with {}, {} reads {}, before any noise. A single voxel at SNR {:g} then scatters by {} of the true value."
+        "In tissue with {}, {} reads {}, before any noise. A single voxel at SNR {:g} then scatters by {} of the "
+        "true value."
     ).format(at.tissue, code(name), _listed(wrong), at.snr, _listed(spread))
 
 
@@ -161,7 +166,9 @@ def _answer(at: Reference, name: str, quantity: str) -> Markup:
     other = {key: column[other["measurand"] != quantity] for key, column in other.items()}
     if other["mean"].size:
         apparent = _row(other)
-        text += Markup(" What a plain fit can see is the apparent {} at this TE and TR, {}; against that, its model error is {}.").format(
+        text += Markup(
+            " What a plain fit can see is the apparent {} at this TE and TR, {}; against that, its model error is {}."
+        ).format(
             show.label, amount(apparent["truth"], quantity),
             amount(apparent["model_error"], quantity, sign=True, difference=True),
         )  # fmt: skip
@@ -182,9 +189,12 @@ def _least_wrong(at: Reference, names: Sequence[str], quantity: str) -> Markup:
     if len(rmse) < 2:
         return Markup("")
     best, worst = min(rmse, key=rmse.__getitem__), max(rmse, key=rmse.__getitem__)
-    return Markup("In this case a single voxel is nearest to the truth with {} (RMSE {}) and farthest with {} ({}).").format(
-        code(best), amount(rmse[best], quantity, difference=True), code(worst), amount(rmse[worst], quantity, difference=True)
-    )
+    return Markup(
+        "In this case a single voxel is nearest to the truth with {} (RMSE {}) and farthest with {} ({})."
+    ).format(
+        code(best), amount(rmse[best], quantity, difference=True),
+        code(worst), amount(rmse[worst], quantity, difference=True),
+    )  # fmt: skip
 
 
 def identifiability(cells: Cells, rung: str, quantities: Sequence[str]) -> Markup:
@@ -215,10 +225,10 @@ def three_values(at: Reference, names: Sequence[str], quantities: Sequence[str])
             own = select(at.cells, estimator=name, quantity=quantity)
             for i in range(own["truth"].size):
                 measurand, show = str(own["measurand"][i]), printed(quantity)
-                value = {key: own[key][i] * show.scale for key in ("truth", "limit", "mean", "sd", "crb", "model_error", "bias", "bias_se")}
+                value = {key: own[key][i] * show.scale for key in (*VALUES, "model_error", "bias", "bias_se")}
                 rows.append({
                     "estimator": name, "measurand": printed(measurand).label, "unit": show.unit,
-                    **{key: number(value[key], show.digits) for key in ("truth", "limit", "mean", "sd", "crb")},
+                    **{key: number(value[key], show.digits) for key in VALUES},
                     "model_error": number(value["model_error"], show.digits, sign=True),
                     "bias": number(value["bias"], show.digits, sign=True),
                     "bias_se": number(value["bias_se"], show.digits + 1),
@@ -228,13 +238,13 @@ def three_values(at: Reference, names: Sequence[str], quantities: Sequence[str])
 
 
 def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, Any]:
-    """Side by side for one quantity: skill on the matched rung where identifiable, error on the rung with most physics."""
+    """One quantity side by side: skill on rung matched where identifiable, error on the rung with most physics."""
     show = printed(quantity)
     compared = plain_cells(cells)
     present = [rung for rung in RUNGS if rung in set(compared["rung"].tolist())]
     physical = present[-1] if present else ""
     snr = nearest_snr(select(compared, rung="matched") if "matched" in present else compared)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names:
         own = cells_of(compared, quantity, name)
         if not own["truth"].size:
@@ -254,9 +264,10 @@ def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, A
             "rmse": number(_of(np.median, error["rmse"]) * show.scale, show.digits),
             "flagged": percent(_of(np.median, error["flagged_rate"])),
         })  # fmt: skip
+    most = max((int(row["n"]) for row in rows), default=0)
     return {
         "label": show.label, "unit": show.unit, "points": show.points, "snr": f"{snr:g}", "physical": physical,
-        "cases": max((row["n"] for row in rows), default=0), "rows": rows,
+        "cases": most, "rows": rows,
     }  # fmt: skip
 
 

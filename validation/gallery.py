@@ -1,0 +1,147 @@
+"""Which figures a page has, what to look for in each, and which cells are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from . import figures, wording
+from .style import Cells, columns, select, to_svg
+
+if TYPE_CHECKING:
+    from .trial import Trial
+
+
+def headline(at: wording.Reference | None, names: Sequence[str], quantities: Sequence[str]) -> Markup:
+    """Truth, limit and mean in the case of the headline."""
+    if at is None:
+        return Markup("")
+    drawn = [name for name in names if np.any(at.cells["estimator"] == name)]
+    figure = figures.three_values(at.cells, quantities, drawn)
+    return Markup(to_svg(figure, "three-values", "Truth, limit and mean of each estimator in one case"))
+
+
+def draw(trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures of the side-by-side comparison, in the order of the page."""
+    drawn = []
+    if quantities and cells["case"].size:
+        drawn += _comparison(wording.plain_cells(cells), names, quantities)
+    if trial.confounders.sizes.get("point"):
+        drawn += _confounders(columns(trial.confounders, "point"), names, quantities)
+    if trial.prior.sizes.get("entry"):
+        drawn += _priors(columns(trial.prior, "entry"), quantities)
+    return drawn
+
+
+def _entry(key: str, title: str, lead: str, figure: Figure, caption: str) -> dict[str, Any]:
+    svg = Markup(to_svg(figure, key, f"{title}. {lead}"))
+    return {"id": key, "title": title, "lead": lead, "svg": svg, "caption": caption}
+
+
+def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    """The estimators against each other, at the noise level of the comparison."""
+    snr = wording.nearest_snr(cells)
+    at = select(cells, snr=snr)
+    rung = "matched" if np.any(at["rung"] == "matched") else str(at["rung"][0])
+    skill = select(at, rung=rung)
+    drawn = [name for name in names if np.any(at["estimator"] == name)]
+    common = f"SNR {snr:g}, nuisances known"
+    entries = [
+        _entry(
+            "truth",
+            "Truth against estimate",
+            "On the dashed line an estimator is right on average. Where the rungs part, the fit is true to its own "
+            "equation, and the equation is not true to the tissue.",
+            figures.truth_against_estimate(at, quantities, drawn),
+            f"{common}. A point is the mean over noise of one case.",
+        ),
+        _entry(
+            "model-error",
+            "Model error: what stays without noise",
+            "Limit minus truth. Averaging does not help against it; only a better model or protocol does.",
+            figures.model_error(at, quantities, drawn),
+            f"{common}. On rung matched an error here is a fault of the fit itself.",
+        ),
+        _entry(
+            "noise-bias",
+            "Noise bias: what noise does to the mean",
+            "Mean minus limit, in SDs of the Cramér-Rao bound, with two standard errors. It is never added to the "
+            "model error.",
+            figures.noise_bias(skill, quantities, drawn),
+            f"Rung {rung}, {common}.",
+        ),
+    ]
+    case = _widest_case(select(cells, rung=rung), snr)
+    own = select(cells, rung=rung, case=case)
+    if np.unique(own["snr"]).size > 1:
+        entries.append(
+            _entry(
+                "spread",
+                "Spread against the bound",
+                "No unbiased estimator can lie below the black line. One that does has a bias, a prior, or bounds at "
+                "work.",
+                figures.spread_against_bound(own, quantities, drawn),
+                f"Rung {rung}, one case: {case}. Two standard errors are drawn.",
+            )
+        )
+    entries.append(
+        _entry(
+            "coverage",
+            "Coverage of the 95 % intervals",
+            "How often the interval contains its target, against how well the protocol determines the quantity: "
+            "further right, less information.",
+            figures.coverage(skill, quantities, drawn),
+            f"Rung {rung}, {common}. Two standard errors are drawn.",
+        )
+    )
+    return entries
+
+
+def _confounders(points: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    affected = [quantity for quantity in quantities if np.any(points["measurand"] == quantity)]
+    drawn = [name for name in names if np.any(points["estimator"] == name)]
+    if not affected:
+        return []
+    return [
+        _entry(
+            "confounders",
+            "Confounders, one at a time",
+            "How far the noise-free answer is from the truth when one thing goes wrong and everything else is ideal.",
+            figures.confounders(points, affected, drawn),
+            "At the first point of each curve the confounder is off.",
+        )
+    ]
+
+
+def _priors(entries: Cells, quantities: Sequence[str]) -> list[dict[str, Any]]:
+    found = []
+    for number, name in enumerate(dict.fromkeys(entries["estimator"].tolist())):
+        one = select(entries, estimator=name, prior="declared")
+        over = [quantity for quantity in quantities if np.any(one["quantity"] == quantity)]
+        if over:
+            found.append(
+                _entry(
+                    f"prior-{number}",
+                    f"How much of {name} is prior",
+                    "Over its own prior no estimator beats a posterior mean. What the prior mean alone achieves, "
+                    "without a measurement, is not a merit of the data.",
+                    figures.prior_ratios(one, over),
+                    "Truths drawn from the declared prior.",
+                )
+            )
+    return found
+
+
+def _widest_case(cells: Cells, snr: float) -> str:
+    """The case tried at most SNRs; among equals the first that is identifiable, so that the bound means something."""
+    best, chosen = (-1, False), str(cells["case"][0])
+    for case in dict.fromkeys(cells["case"].tolist()):
+        own = select(cells, case=case)
+        score = (int(np.unique(own["snr"]).size), bool(np.any(own["domain"][own["snr"] == snr] == "identifiable")))
+        if score > best:
+            best, chosen = score, case
+    return chosen
