@@ -62,7 +62,9 @@ def test_sentences_read_as_claims(sheet):
     assert read.claims[0].sentence == (
         "efficiency of f (bound variance / variance) at least 0.93; rung matched, SNR 100, where identifiable"
     )
-    assert read.claims[2].sentence.startswith("known to miss: model error of D (limit - truth) within +-1e-05; rung pools")
+    assert read.claims[2].sentence.startswith(
+        "known to miss: model error of D (limit - truth) within +-1e-05; rung pools"
+    )
 
 
 def test_domains(sheet):
@@ -76,7 +78,12 @@ def test_domains(sheet):
 
 
 def test_an_unbounded_relative_bound_is_elsewhere():
-    for words, expected in [("elsewhere", True), ("over_twice", True), ("identifiable", False), ("all_under_half", False)]:
+    for words, expected in [
+        ("elsewhere", True),
+        ("over_twice", True),
+        ("identifiable", False),
+        ("all_under_half", False),
+    ]:
         for worst in (float("inf"), float("nan")):  # at f = 0 the relative bound is 0/0
             assert claims.Domain(words).contains({}, worst) is expected
 

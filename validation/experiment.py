@@ -81,8 +81,8 @@ def run(
         Why estimators broke down, each once.
     """
     jobs = _jobs(plan, defendants)
-    warm_up(plan, jobs)
-    scenes = _Scenes(plan)
+    scenes = _Scenes(plan, jobs)
+    warm_up(plan, scenes, jobs)
     records: list[Record] = []
     with ThreadPoolExecutor(workers or threads.count()) as pool:
         for found in pool.map(lambda job: _kept(plan, scenes, store, *job), jobs):
@@ -93,17 +93,17 @@ def run(
     return records, reasons
 
 
-def warm_up(plan: Plan, jobs: Sequence[tuple[Case, Defendant]]) -> None:
+def warm_up(plan: Plan, scenes: _Scenes, jobs: Sequence[tuple[Case, Defendant]]) -> None:
     """Load or compile each kernel once before threads start; a compiler works alone anyway."""
     first = {(case.rung, defendant.name): (case, defendant) for case, defendant in reversed(jobs)}
     for case, defendant in first.values():
-        scene = ladder.scene(plan.study, case.tissue, case.rung, plan.protocol, model=defendant.model)
+        scene = scenes.of(case, defendant)
         ladder.bound(defendant.model, defendant.unknowns, scene.theta, plan.protocol, 1.0)
         if not defendant.registered:
             continue
         noisy = add_noise(scene.clean, snr=case.snr, seed=0)
         try:
-            defendant.estimate(noisy, noisy.attrs["noise_sd"], scene.known)
+            defendant.estimate(noisy, noisy.attrs["noise_sd"], _told(plan, scene, case))
         except BrokenEstimate:
             continue  # its own cell will say so
 
@@ -116,26 +116,34 @@ def _wanted(case: Case, defendant: Defendant) -> bool:
 
 
 class _Scenes:
-    """Noise-free scans, kept while the study runs: several estimators and noise levels share them."""
+    """Noise-free scans: cases that differ in numbers alone are scanned together, and estimators share them."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, jobs: Sequence[tuple[Case, Defendant]]) -> None:
         self.kept: dict[Any, ladder.Scene] = {}
+        study = plan.study
+        subjects = study.subjects_quick if plan.quick else study.subjects
+        # The same subjects in every case: cases then differ by tissue alone.
+        drawn = ladder.draw(study, np.random.default_rng(plan.child("subjects")), subjects) if study.nuisances else {}
+        together: dict[Any, tuple[Case, Defendant, dict[Any, dict[str, float]]]] = {}
+        for case, defendant in jobs:
+            names = tuple(name for name, _ in case.values)
+            group = names, case.rung, case.nuisances, self._model(case, defendant)
+            together.setdefault(group, (case, defendant, {}))[2][case.values] = case.tissue
+        for case, defendant, cases in together.values():
+            found = ladder.scenes(
+                study, list(cases.values()), case.rung, plan.protocol, model=defendant.model,
+                nuisances=drawn if case.nuisances == "drawn" else None,
+            )  # fmt: skip
+            for values, scene in zip(cases, found, strict=True):
+                self.kept[values, case.rung, case.nuisances, self._model(case, defendant)] = scene
+
+    @staticmethod
+    def _model(case: Case, defendant: Defendant) -> str:
+        return defendant.model.name if case.rung == "matched" else ""
 
     def of(self, case: Case, defendant: Defendant) -> ladder.Scene:
-        model = defendant.model if case.rung == "matched" else None
-        key = (case.values, case.rung, case.nuisances, getattr(model, "name", ""))
-        if key not in self.kept:
-            study = self.plan.study
-            drawn = None
-            if case.nuisances == "drawn":
-                subjects = study.subjects_quick if self.plan.quick else study.subjects
-                rng = np.random.default_rng(self.plan.child("subjects", case.values))
-                drawn = ladder.draw(study, rng, subjects)
-            self.kept[key] = ladder.scene(
-                study, case.tissue, case.rung, self.plan.protocol, model=defendant.model, nuisances=drawn
-            )
-        return self.kept[key]
+        """The noise-free scan of a case."""
+        return self.kept[case.values, case.rung, case.nuisances, self._model(case, defendant)]
 
 
 def _kept(plan: Plan, scenes: _Scenes, store: Store, case: Case, defendant: Defendant) -> list[Record]:
@@ -196,7 +204,10 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     for quantity in defendant.quantities:
         for measurand in _measurands(defendant, quantity, estimates):
             records.append(
-                {**common, **_summary(scene, quantity, measurand, estimates, limits, status, bounds.get(quantity, np.nan))}
+                {
+                    **common,
+                    **_summary(scene, quantity, measurand, estimates, limits, status, bounds.get(quantity, np.nan)),
+                }
             )
     return records
 
@@ -213,7 +224,9 @@ def _summary(
         return np.asarray(estimates[name].values, float).ravel() if name in estimates else None
 
     truth = scene.truth.get((quantity, measurand), np.full(scene.subjects, np.nan))
-    still = np.asarray(limits[quantity].values, float).ravel() if quantity in limits else np.full(scene.subjects, np.nan)
+    still = (
+        np.asarray(limits[quantity].values, float).ravel() if quantity in limits else np.full(scene.subjects, np.nan)
+    )
     values = of(quantity)
     values = missing if values is None else values
     described = metrics.describe(

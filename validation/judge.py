@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics
+from . import metrics, prior
 from .claims import OVER_PRIOR, Claim
 from .defendant import Defendant
 from .metrics import Evidence
@@ -51,7 +51,8 @@ def judge(
         for record in _rows_of(defendant, claim, records, sensitivities, priors):
             tried.append((replace(claim, estimator=defendant.name), record, _evidence(defendant, claim, record)))
     found = metrics.verdicts([e for _, _, e in tried], [c.expect for c, _, _ in tried])
-    rows, by_claim = [], {}
+    rows = []
+    by_claim: dict[tuple[str, str], list[tuple[dict[str, Any], Evidence, str]]] = {}
     used = set()
     for (claim, record, evidence), verdict in zip(tried, found, strict=True):
         row = _row(record, claim, verdict)
@@ -153,7 +154,7 @@ def _of_kind(defendant: Defendant, claim: Claim, r: Record) -> Evidence:
         return metrics.exact_evidence(r["residual"], window)
     if kind == "sensitivity":
         return metrics.exact_evidence(r["model_error"], window)
-    return r["evidence"][kind](window)  # over a prior: the record brings its tests
+    return prior.evidence(r, kind, window)
 
 
 def _efficiency(r: Record, window: tuple[float, float]) -> Evidence:
@@ -193,9 +194,7 @@ def _row(record: Record, claim: Claim | None, verdict: str) -> dict[str, Any]:
     return row
 
 
-def _judgement(
-    defendant: Defendant, claim: Claim, tried: list[tuple[dict[str, Any], Evidence, str]]
-) -> Judgement:
+def _judgement(defendant: Defendant, claim: Claim, tried: list[tuple[dict[str, Any], Evidence, str]]) -> Judgement:
     verdicts = [verdict for _, _, verdict in tried]
     reason = claim.reason
     worst, evidence = None, NOTHING
@@ -204,9 +203,7 @@ def _judgement(
         turned = claim.expect == "fails"
         row, evidence, _ = min(
             tried,
-            key=lambda each: (
-                (each[1].favour, -each[1].against) if turned else (each[1].against, -each[1].favour)
-            ),
+            key=lambda each: (each[1].favour, -each[1].against) if turned else (each[1].against, -each[1].favour),
         )
         worst = row
         notes = [e.note for _, e, v in tried if e.note and v != "holds"]
@@ -244,7 +241,8 @@ def _findings(records: Sequence[Record], priors: Sequence[Record]) -> list[str]:
         )
     for record in priors:
         found.append(
-            f"{record['estimator']}, {record['prior']} prior, SNR {record['snr']:g}, {record['quantity']}: RMSE "
-            f"{record['ratio_prior_mean']:.3g} of the prior mean's, {record['ratio_least_squares']:.3g} of least squares'"
+            f"{record['estimator']}, {record['prior']} prior, SNR {record['snr']:g}, {record['quantity']}: "
+            f"RMSE {record['ratio_least_squares']:.3g} of least squares' and {record['ratio_prior_mean']:.3g} of the "
+            "prior mean's, which looks at no data"
         )
     return found

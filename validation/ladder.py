@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from .. import phantoms
 from ..errors import InputError
 from ..simulator import tissues
+from ..simulator.acquisition import sequences
+from ..simulator.acquisition.noise import signal_reference
 from ..simulator.acquisition.protocol import Protocol, protocols
 from ..simulator.model import Model, cramer_rao_bound
 from ..simulator.scan import scan
@@ -59,8 +61,8 @@ def protocol_of(name: str | Protocol) -> Protocol:
     return name if isinstance(name, Protocol) else protocols.get(name)
 
 
-def phantom_of(study: Study, values: Mapping[str, Any], subjects: int = 1) -> Any:
-    """The study's block of tissue, one voxel a subject; values are scalars or (subject,) arrays."""
+def phantom_of(study: Study, values: Mapping[str, Any], voxels: int) -> Any:
+    """The study's block of tissue with its voxels along y; values are scalars or (voxel,) arrays."""
     build = getattr(phantoms, study.phantom, None)
     if build is None:
         raise InputError(f"{study.path}: phantom = {study.phantom!r}; one of {', '.join(phantoms.registry)}")
@@ -70,7 +72,7 @@ def phantom_of(study: Study, values: Mapping[str, Any], subjects: int = 1) -> An
         for name, value in values.items()
         if name in accepted
     }
-    return build(shape=(1, subjects, 1), field=study.field, **chosen)
+    return build(shape=(1, voxels, 1), field=study.field, **chosen)
 
 
 def draw(study: Study, rng: np.random.Generator, subjects: int) -> dict[str, NDArray[np.float64]]:
@@ -82,109 +84,123 @@ def draw(study: Study, rng: np.random.Generator, subjects: int) -> dict[str, NDA
     return {name: rng.uniform(*ranges[name], size=subjects) for name in study.nuisances}
 
 
-def scene(
+def scenes(
     study: Study,
-    values: Mapping[str, float],
+    cases: Sequence[Mapping[str, float]],
     rung: str,
     protocol: Protocol,
     *,
     model: Model,
     nuisances: Mapping[str, NDArray[np.float64]] | None = None,
     switches: Mapping[str, Any] | None = None,
-) -> Scene:
-    """Scan a case without noise.
+) -> list[Scene]:
+    """Scan cases without noise: all of them as voxels of one block, which is then taken apart.
 
     Parameters
     ----------
     study : Study
-    values : mapping
-        Tissue values of the case.
+    cases : sequence of mapping
+        Tissue values of each case; all name the same quantities.
     rung : {"matched", "pools"}
     protocol : Protocol
     model : Model
         The equation that the estimator fits; the matched rung scans it.
     nuisances : mapping, optional
-        Drawn nuisances, (subject,) arrays. The estimator is then told the population means.
+        Drawn nuisances, (subject,) arrays, the same subjects in every case. The estimator is then told population
+        means.
     switches : mapping, optional
         Confounders of the sequence, as `simulator.scan` takes them.
     """
     means = tissues.defaults(study.tissue, study.field) if study.tissue else {}
-    told = {**{name: means[name] for name in study.nuisances if name in means}, **values}
-    if rung == "matched":
-        return _matched(study, values, told, protocol, model)
-    drawn = {name: value for name, value in (nuisances or {}).items() if name not in values}
+    means = {name: means[name] for name in study.nuisances if name in means}
+    drawn = {name: value for name, value in (nuisances or {}).items() if name not in cases[0]}
     subjects = next((len(value) for value in drawn.values()), 1)
-    tissue = {**means_of_nuisances(study, means), **values, **drawn}
-    phantom = phantom_of(study, tissue, subjects)
-    clean = _scan_pools(phantom, protocol, tissue, subjects, dict(switches or {}))
-    return Scene(clean, _truth(phantom, protocol, subjects), told, {})
+    voxels = len(cases) * subjects
+    values = {name: np.repeat([case[name] for case in cases], subjects) for name in cases[0]}
+    if rung == "matched":
+        phantom = phantom_of(study, values, voxels)
+        theta = _theta(study, phantom, protocol, model, {**means, **values})
+        extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in phantom.truth}
+        images = [scan(phantom, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
+        truth = {(name, kind): value for name, value in theta.items() for kind in (name, f"{name}_app")}
+    else:
+        theta = {}
+        tissue = {**means, **values, **{name: np.tile(value, len(cases)) for name, value in drawn.items()}}
+        phantom = phantom_of(study, tissue, voxels)
+        images = [_scan_pools(phantom, at, tissue, voxels, dict(switches or {})) for at in _with_reference(protocol)]
+        truth = _truth(phantom, protocol, voxels)
+    found = []
+    for number, case in enumerate(cases):
+        part = slice(number * subjects, (number + 1) * subjects)
+        clean = images[0].isel(y=part).copy()
+        clean.attrs["signal_reference"] = signal_reference(images[1].values.reshape(voxels, -1)[part])
+        own = {name: float(value[number]) for name, value in theta.items()}
+        found.append(Scene(clean, {key: value[part] for key, value in truth.items()}, {**means, **case, **own}, own))
+    return found
 
 
-def means_of_nuisances(study: Study, means: Mapping[str, float]) -> dict[str, float]:
-    """Population means of the study's nuisances."""
-    return {name: means[name] for name in study.nuisances if name in means}
+def scene(study: Study, values: Mapping[str, float], rung: str, protocol: Protocol, **more: Any) -> Scene:
+    """One case; see `scenes`."""
+    return scenes(study, [values], rung, protocol, **more)[0]
 
 
-def _matched(
-    study: Study, values: Mapping[str, float], told: Mapping[str, Any], protocol: Protocol, model: Model
-) -> Scene:
-    """The fitted equation on the truth of the phantom: the estimator's own parameters are what is true here."""
-    phantom = phantom_of(study, values)
-    theta: dict[str, float] = {}
-    extra: dict[str, float] = {}
+def _with_reference(protocol: Protocol) -> tuple[Protocol, Protocol]:
+    """The protocol, and the one-point protocol at which the SNR is defined."""
+    return protocol, sequences.get(protocol.sequence).reference(protocol)
+
+
+def _theta(
+    study: Study, phantom: Any, protocol: Protocol, model: Model, told: Mapping[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """The equation's unknowns on the truth of the phantom: on this rung the estimator's own parameters are true.
+
+    A protocol quantity (adc) is true of the phantom at this protocol; what no phantom has comes from the case.
+    """
+    voxels = phantom.truth.sizes["y"]
+    theta = {}
     for name in (quantity.name for quantity in model.unknowns):
-        # A protocol quantity (adc) is true of the phantom at this protocol; what no phantom has comes from the case.
-        for source in (lambda: phantom.truth, lambda: phantom.truth_at(protocol)):
-            found = source()
-            if name in found and bool(found[name].notnull().all()):
-                theta[name] = float(found[name].values.ravel()[0])
-                break
-            if name in told:
-                theta[name] = extra[name] = float(told[name])
-                break
-    missing = [quantity.name for quantity in model.unknowns if quantity.name not in theta]
-    if missing:
-        raise InputError(f"{study.path}: rung matched of {model.name} needs a value of {missing[0]!r}")
-    clean = scan(phantom, protocol, rung="matched", equation=model, values=extra)
-    truth = {}
-    for name, value in theta.items():
-        truth[name, name] = np.array([value])
-        truth[name, f"{name}_app"] = np.array([value])
-    return Scene(clean, truth, {**told, **theta}, theta)
+        source = phantom.truth if name in phantom.truth else phantom.truth_at(protocol) if name not in told else {}
+        if name in source and bool(source[name].notnull().all()):
+            theta[name] = np.asarray(source[name].values, float).reshape(voxels)
+        elif name in told:
+            theta[name] = np.broadcast_to(np.asarray(told[name], float), (voxels,))
+        else:
+            raise InputError(f"{study.path}: rung matched of {model.name} needs a value of {name!r}")
+    return theta
 
 
 def _scan_pools(
-    phantom: Any, protocol: Protocol, tissue: Mapping[str, Any], subjects: int, switches: dict[str, Any]
+    phantom: Any, protocol: Protocol, tissue: Mapping[str, Any], voxels: int, switches: dict[str, Any]
 ) -> xr.DataArray:
     efficiency = tissue.get(SUPPRESSION)
     if efficiency is None or "fat_suppression" in switches:
         return scan(phantom, protocol, rung="pools", **switches)
-    if not np.ndim(efficiency):
-        return scan(phantom, protocol, rung="pools", fat_suppression=float(efficiency), **switches)
-    # The suppression of a scan is one number, so subjects who differ in it are scanned one by one.
-    parts = [
-        scan(_Subject(phantom, i), protocol, rung="pools", fat_suppression=float(efficiency[i]), **switches)
-        for i in range(subjects)
-    ]
-    joined = xr.concat(parts, "y", combine_attrs="drop_conflicts", join="outer")
-    joined.attrs["signal_reference"] = float(np.median([part.attrs["signal_reference"] for part in parts]))
-    return joined.transpose("z", "y", "x", ...)
+    if np.size(np.unique(efficiency)) == 1:
+        return scan(phantom, protocol, rung="pools", fat_suppression=float(np.unique(efficiency)[0]), **switches)
+    # The suppression of a scan is one number, so subjects who differ in it are scanned apart.
+    image = np.empty((voxels, protocol.points))
+    for value in np.unique(efficiency):
+        alike = np.flatnonzero(efficiency == value)
+        part = scan(_Some(phantom, alike), protocol, rung="pools", fat_suppression=float(value), **switches)
+        image[alike] = part.values.reshape(alike.size, -1)
+    whole = part.isel(y=0, drop=True).expand_dims(y=np.arange(voxels)).transpose("z", "y", "x", ...)
+    return whole.copy(data=image.reshape(whole.shape))
 
 
-class _Subject:
-    """One voxel of a block, as a phantom of its own."""
+class _Some:
+    """Some voxels of a block, as a phantom of their own."""
 
-    def __init__(self, phantom: Any, index: int) -> None:
-        self.truth = phantom.truth.isel(y=[index])
-        self.pools = phantom.pools.isel(y=[index])
+    def __init__(self, phantom: Any, voxels: NDArray[np.intp]) -> None:
+        self.truth = phantom.truth.isel(y=voxels)
+        self.pools = phantom.pools.isel(y=voxels)
 
 
-def _truth(phantom: Any, protocol: Protocol, subjects: int) -> dict[tuple[str, str], NDArray[np.float64]]:
+def _truth(phantom: Any, protocol: Protocol, voxels: int) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Truth by quantity and measurand: ``f_app`` is a second truth of the quantity ``f``."""
     found = {}
     for source in (phantom.truth, phantom.truth_at(protocol)):
         for name in source.data_vars:
-            flat = np.asarray(source[name].values, float).reshape(subjects)
+            flat = np.asarray(source[name].values, float).reshape(voxels)
             found[str(name), str(name)] = flat
             if str(name).endswith("_app"):
                 found[str(name)[: -len("_app")], str(name)] = flat

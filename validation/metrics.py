@@ -249,7 +249,9 @@ def uniform_evidence(ranks: ArrayLike, window: tuple[float, float]) -> Evidence:
     return Evidence(distance, 0.5 / np.sqrt(n), 1.0 if inside else bound, bound if inside else 1.0)
 
 
-def _either(below: float, above: float, window: tuple[float, float], least: float = -np.inf, most: float = np.inf) -> float:
+def _either(
+    below: float, above: float, window: tuple[float, float], least: float = -np.inf, most: float = np.inf
+) -> float:
     """p-value against a window from those against its ends: doubled when both ends can be missed."""
     ends = (window[0] > least) + (window[1] < most)
     return min(1.0, max(ends, 1) * min(below, above))
@@ -289,7 +291,7 @@ def verdicts(evidence: list[Evidence], expected: list[str], alpha: float = ALPHA
 
 def overall(rows: list[str]) -> str:
     """The verdict over a domain: it fails where one row fails and holds where all rows hold."""
-    if not rows or "undecided" in rows and "fails" not in rows:
+    if not rows or ("undecided" in rows and "fails" not in rows):
         return "undecided"
     return "fails" if "fails" in rows else "holds"
 

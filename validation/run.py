@@ -100,7 +100,9 @@ def run(
     reasons: list[str] = []
     points, over_prior = [], []
     plans = [
-        experiment.Plan(each.study, protocol_of(each.study.protocol), each.study.seed if seed is None else int(seed), quick)
+        experiment.Plan(
+            each.study, protocol_of(each.study.protocol), each.study.seed if seed is None else int(seed), quick
+        )
         for each in charges
     ]
     total = sum(experiment.count(plan, each.defendants) for plan, each in zip(plans, charges, strict=True))
@@ -166,7 +168,9 @@ def _resolve(name: str, sheets: dict[Path, Sheet]) -> tuple[Study, list[Defendan
         return _study_of(one.modality), [registered(one, sheets)]
     else:
         choices = [*known, *estimators.registry]
-        raise InputError(f"validate: no study, modality or estimator {name!r}; a TOML file, or one of {', '.join(choices)}")
+        raise InputError(
+            f"validate: no study, modality or estimator {name!r}; a TOML file, or one of {', '.join(choices)}"
+        )
     methods = study.estimators or [m for m, e in estimators.registry.items() if e.modality == study.modality]
     for method in methods:
         if method not in estimators.registry:
