@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..simulator import tissues
 from .claims import RUNGS
 
 FOLDER = Path(__file__).parent / "studies"
@@ -131,8 +132,9 @@ def load(path: str | Path) -> Study:
     grids = content.get("grid", [])
     if not isinstance(grids, list) or not grids:
         raise InputError(f"{path}: no [[grid]]; a study needs cases")
-    for number, grid in enumerate(grids, 1):
-        _check_grid(path, f"grid {number}", grid)
+    field = content.get("field", 3.0)
+    ends = tissues.ranges(content["tissue"], field) if "tissue" in content else {}
+    grids = [_checked_grid(path, f"grid {number}", grid, ends) for number, grid in enumerate(grids, 1)]
     prior = content.get("prior", {})
     _known(path, "[prior]", prior, _PRIOR)
     return Study(
@@ -142,7 +144,7 @@ def load(path: str | Path) -> Study:
         phantom=content["phantom"],
         tissue=content.get("tissue", ""),
         protocol=content["protocol"],
-        field=float(content.get("field", 3.0)),
+        field=float(field),
         seed=content.get("seed", 0),
         estimators=tuple(content.get("estimators", ())),
         subjects=int(content.get("subjects", 32)),
@@ -164,7 +166,7 @@ def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
          "quick": int(grid.get("n_quick", min(512, grid["n"]))), **replicates}  # fmt: skip
     for point in itertools.product(*axes):
         tissue = tuple(zip(values, point, strict=True))
-        name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if key != "S0")
+        name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if value)
         for snr in _list(grid["snr"]):
             for nuisances in _list(grid.get("nuisances", "known")):
                 for sigma in _list(grid.get("sigma", "given")):
@@ -176,7 +178,8 @@ def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
                     )  # fmt: skip
 
 
-def _check_grid(path: Path, where: str, grid: Any) -> None:
+def _checked_grid(path: Path, where: str, grid: Any, ends: Mapping[str, Any]) -> dict[str, Any]:
+    """A grid whose values are numbers: "low" and "high" stand for the ends of the tissue's range."""
     _known(path, where, grid, _GRID)
     for key in ("rung", "snr", "n", "values"):
         if key not in grid:
@@ -194,9 +197,14 @@ def _check_grid(path: Path, where: str, grid: Any) -> None:
                 raise InputError(f"{path}: {where}: {key} = {value!r}; one of {', '.join(choices)}")
     if not isinstance(grid["values"], dict):
         raise InputError(f"{path}: {where}: values = {grid['values']!r}; a table of tissue values is expected")
+    values = {}
     for name, value in grid["values"].items():
-        if not _list(value) or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in _list(value)):
-            raise InputError(f"{path}: {where}: values.{name} = {value!r}; a number or a list of numbers is expected")
+        found = [getattr(ends[name], v) if v in ("low", "high") and name in ends else v for v in _list(value)]
+        if not found or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found):
+            right = 'a number, "low" or "high" of the tissue\'s range, or a list of them'
+            raise InputError(f"{path}: {where}: values.{name} = {value!r}; {right} is expected")
+        values[name] = found
+    return {**grid, "values": values}
 
 
 def _confounder(path: Path, entry: Any) -> Confounder:
