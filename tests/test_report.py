@@ -61,9 +61,9 @@ def confounder_points(names):
     for name, kind, k in itertools.product(names, ("TE", "fat"), range(3)):
         for quantity in ("adc",) if name == "adc" else ("f", "D", "D_star"):
             yield {
-                "estimator": name, "confounder": kind, "quantity": quantity, "measurand": quantity, "unit": UNITS[quantity],
-                "strength_unit": "s", "confounder_title": f"what {kind} does", "strength": 0.1 * k, "truth": 1e-3,
-                "limit": 1e-3 * (1 + k), "model_error": 1e-3 * k,
+                "estimator": name, "confounder": kind, "quantity": quantity, "measurand": quantity,
+                "unit": UNITS[quantity], "strength_unit": "s", "confounder_title": f"what {kind} does",
+                "strength": 0.1 * k, "truth": 1e-3, "limit": 1e-3 * (1 + k), "model_error": 1e-3 * k,
             }  # fmt: skip
 
 

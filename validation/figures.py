@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from .panels import beyond, by_domain, cells_of, filled_and_open, grid, regression, row_of_axes, rungs_of
+from .panels import WIDTH, beyond, by_domain, cells_of, filled_and_open, grid, regression, row_of_axes, rungs_of
 from .style import (
     BAND,
     INK,
@@ -192,7 +192,7 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
     shown = set()
     for ax, quantity in zip(axes, quantities, strict=True):
         show = printed(quantity)
-        logarithmic(ax, x=True, y=True)
+        logarithmic(ax, x=True, y=True, room=2.0)
         ticks = np.unique(cells["snr"][np.isfinite(cells["snr"])])
         ax.xaxis.set_major_locator(FixedLocator(ticks))
         bounds: dict[float, list[float]] = {}
@@ -249,9 +249,11 @@ def coverage(cells: Cells, quantities: Sequence[str], names: Sequence[str], nomi
 def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str]) -> Figure:
     """Model error against the strength of one confounder at a time; each curve starts with the confounder off."""
     kinds = list(dict.fromkeys(points["confounder"].tolist()))
-    height = 1.15 + 1.65 * len(quantities)
-    figure = new_figure(10.6, height)
-    spec = figure.add_gridspec(len(quantities), len(kinds), left=0.085, right=0.99, top=1 - 0.66 / height,
+    titles = {kind: fill(_title(points, kind), 22) for kind in kinds}
+    head = 0.52 + 0.15 * max(title.count("\n") + 1 for title in titles.values())
+    height = head + 0.5 + 1.65 * len(quantities)
+    figure = new_figure(WIDTH, height)
+    spec = figure.add_gridspec(len(quantities), len(kinds), left=0.085, right=0.99, top=1 - head / height,
                                bottom=0.45 / height, wspace=0.14, hspace=0.16)  # fmt: skip
     looks = series(names)
     for row, quantity in enumerate(quantities):
@@ -277,7 +279,7 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str]) 
                 ax,
                 x=_shown_unit(one) if row == len(quantities) - 1 else "",
                 y=f"error of {show.label}\n({show.points})" if column == 0 else "",
-                title=fill(str(one["confounder_title"][0]) or kind, 22) if row == 0 else "",
+                title=titles[kind] if row == 0 else "",
                 fontsize=8.5,
             )
     handles = [Line2D([], [], color=c, marker=m, mec="none", ms=4.5, lw=1.1, label=n) for n, (c, m) in looks.items()]
@@ -299,7 +301,7 @@ def prior_ratios(entries: Cells, quantities: Sequence[str]) -> Figure:
     for ax, quantity in zip(axes, quantities, strict=True):
         show, here = printed(quantity), select(entries, quantity=quantity)
         order = np.argsort(here["snr"])
-        logarithmic(ax, x=True, y=True)
+        logarithmic(ax, x=True, y=True, room=2.0)
         for key, look in looks.items():
             ax.plot(here["snr"][order], here[key][order] * show.scale, **look)
         ax.xaxis.set_major_locator(FixedLocator(np.unique(here["snr"])))
@@ -333,6 +335,11 @@ def _first(values: np.ndarray) -> float:
 def _span(values: np.ndarray) -> tuple[float, ...]:
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else ()
+
+
+def _title(points: Cells, kind: str) -> str:
+    title = str(select(points, confounder=kind)["confounder_title"][0]) or kind
+    return title.replace("mm2", "mm²")
 
 
 def _shown_unit(points: Cells) -> str:

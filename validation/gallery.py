@@ -85,7 +85,7 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
                 "No unbiased estimator can lie below the black line. One that does has a bias, a prior, or bounds at "
                 "work.",
                 figures.spread_against_bound(own, quantities, drawn),
-                f"Rung {rung}, one case: {case}. Two standard errors are drawn.",
+                f"Rung {rung}, one case: {wording.tissue(own)}. Two standard errors are drawn.",
             )
         )
     entries.append(

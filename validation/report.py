@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def content(trial: Trial) -> dict[str, Any]:
         "answers": answers,
         "comparisons": [wording.comparison(cells, quantity, names) for quantity in quantities],
         "figures": gallery.draw(trial, cells, names, quantities),
-        "claims": claims(trial, names),
+        "claims": claims(trial, cells, names),
         "equations": equations(names),
         "snr_definition": _snr_definition(),
         "provenance": _readable(trial.provenance),
@@ -141,21 +141,23 @@ def known_limits(trial: Trial) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def claims(trial: Trial, names: Sequence[str]) -> list[dict[str, Any]]:
+def claims(trial: Trial, cells: Cells, names: Sequence[str]) -> list[dict[str, Any]]:
     """The claims by estimator, those that fail first."""
+    tissues = _tissues(cells)
     order = {"fails": 0, "undecided": 1, "holds": 2}
     groups = []
     for name in [*names, *sorted({j.estimator for j in trial.judgements} - set(names))]:
         own = sorted((j for j in trial.judgements if j.estimator == name), key=lambda j: order.get(j.verdict, 3))
         if own:
             counts = {verdict: sum(j.verdict == verdict for j in own) for verdict in order}
-            groups.append({"estimator": name, "counts": counts, "rows": [_claim(j) for j in own]})
+            groups.append({"estimator": name, "counts": counts, "rows": [_claim(j, tissues) for j in own]})
     return groups
 
 
-def _claim(j: Judgement) -> dict[str, Any]:
+def _claim(j: Judgement, tissues: Mapping[str, str]) -> dict[str, Any]:
     worst = j.worst or {}
-    where = [str(worst.get("case", ""))]
+    case = str(worst.get("case", ""))
+    where = [tissues.get(case, case)]
     if np.isfinite(worst.get("snr", np.nan)):
         where.append(f"SNR {worst['snr']:g}")
     if worst.get("nuisances") == "drawn":
@@ -169,6 +171,16 @@ def _claim(j: Judgement) -> dict[str, Any]:
         "rows": j.rows, "holds": j.holds, "fails": j.fails, "undecided": j.undecided,
         "reason": j.reason, "source": j.source,
     }  # fmt: skip
+
+
+def _tissues(cells: Cells) -> dict[str, str]:
+    """Each case in words; a case tried without telling the noise SD says so."""
+    found: dict[str, str] = {}
+    for i, case in enumerate(cells["case"].tolist() if cells else []):
+        if case not in found:
+            words = wording.tissue({name: column[i : i + 1] for name, column in cells.items()})
+            found[case] = words if cells["sigma_given"][i] else f"{words}, noise SD not given"
+    return found
 
 
 def equations(names: Sequence[str]) -> list[dict[str, Any]]:

@@ -134,12 +134,25 @@ def legend(figure: Figure, handles: Sequence[Any], **where: Any) -> None:
     )
 
 
-def logarithmic(axes: Axes, x: bool = False, y: bool = False) -> None:
-    """Logarithmic axes with ticks at 1, 2 and 5, printed as plain numbers."""
+class _Ticks(LogLocator):
+    """Ticks at 1, 2 and 5, at 1 and 3, or at decades alone: as many as the axis has room for."""
+
+    def __init__(self, room: float) -> None:
+        super().__init__()
+        self.room = room
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        decades = np.log10(vmax / vmin) / self.room
+        self.set_params(subs=(1.0, 2.0, 5.0) if decades < 1.4 else (1.0, 3.0) if decades < 2.2 else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
+def logarithmic(axes: Axes, x: bool = False, y: bool = False, room: float = 1.0) -> None:
+    """Logarithmic axes with ticks printed as plain numbers; `room` is the width in units of a narrow panel."""
     for wanted, axis, name in ((x, axes.xaxis, "x"), (y, axes.yaxis, "y")):
         if wanted:
             axes.set(**{f"{name}scale": "log"})
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+            axis.set_major_locator(_Ticks(room))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

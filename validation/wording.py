@@ -33,12 +33,24 @@ class Reference:
     @property
     def tissue(self) -> str:
         """The tissue of the case, in words."""
-        shown = []
-        for column in (name for name in self.cells if name.startswith("case_")):
-            value, show = self.cells[column][0], printed(column.removeprefix("case_"))
-            if np.isfinite(value):
-                shown.append(f"{show.label}\u00a0{amount(value, column.removeprefix('case_'))}")
-        return ", ".join(shown) or self.case
+        return tissue(self.cells)
+
+
+def tissue(cells: Cells) -> str:
+    """The tissue of the first cell: its case values with their printed units, a unit once for all that share it."""
+    by_unit: dict[str, list[str]] = {}
+    for column in (name for name in cells if name.startswith("case_")):
+        value, show = cells[column][0], printed(column.removeprefix("case_"))
+        if np.isfinite(value):
+            by_unit.setdefault(show.unit, []).append(f"{show.label}\u00a0{value * show.scale:.3g}")
+    shown = []
+    for unit, values in by_unit.items():
+        if unit == "%":
+            shown += [f"{value}\u00a0%" for value in values]
+        else:
+            sign = "\u00a0×\u00a0" if unit.startswith("10") else "\u00a0"
+            shown.append(" and ".join(values) + (sign + unit if unit else ""))
+    return ", ".join(shown) or str(cells["case"][0])
 
 
 def plain_cells(cells: Cells) -> dict[str, np.ndarray]:
