@@ -200,7 +200,8 @@ def test_the_three_values_stand_side_by_side_and_are_not_added(page):
 def test_printed_units(page):
     text = visible(page)
     assert "10⁻³ mm²/s" in text and "mm2/s" not in text
-    assert "D 0.600 × 10⁻³ mm²/s" in text
+    assert "f 12 %, D 0.6 and D* 20 × 10⁻³ mm²/s" in text  # the headline's tissue
+    assert "True: 0.600 × 10⁻³ mm²/s" in text
     assert "e-0" not in text  # no number in program notation
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 INK, MUTED, RULE, BAND = "#1c2126", "#69727c", "#dfe3e6", "#e7eef2"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), told apart by readers with any colour vision;
 # the markers differ as well, so that no figure depends on colour.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#b5649a", "#4a9fd0", "#c98a00", "#6b5b95", "#5a6b3b")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b5649a", "#c98a00", "#4a9fd0", "#6b5b95", "#5a6b3b")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _PROPERTIES = {INK: "ink", MUTED: "muted", RULE: "rule", BAND: "band"} | {
     colour: f"series-{number}" for number, colour in enumerate(SERIES, start=1)
