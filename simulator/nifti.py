@@ -62,7 +62,7 @@ def load(path: str | os.PathLike[str], what: str) -> tuple[np.ndarray, Any]:
         with warnings.catch_warnings():
             # Odd headers (an unknown extension, a wrong qform code) are nibabel's to repair, not the user's.
             warnings.simplefilter("ignore")
-            image = nib.load(path)
+            image = nib.load(path, mmap=False)
             if not isinstance(image, nib.Nifti1Pair):  # NIfTI-2 is one too
                 raise InputError(f"{path} is not a NIfTI image; {what} is .nii or .nii.gz")
             kind = image.get_data_dtype().kind
