@@ -82,7 +82,7 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
             _entry(
                 "spread",
                 "Spread against the bound",
-                "No unbiased estimator can lie below the black line. One that does has a bias, a prior, or bounds at "
+                "No unbiased estimator can lie below the bound. One that does has a bias, a prior, or fit limits at "
                 "work.",
                 figures.spread_against_bound(own, quantities, drawn),
                 f"Rung {rung}, one case: {wording.tissue(own)}. Two standard errors are drawn.",

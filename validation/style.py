@@ -127,7 +127,7 @@ def legend(figure: Figure, handles: Sequence[Any], **where: Any) -> None:
         frameon=False,
         fontsize=8.5,
         labelcolor=INK,
-        handletextpad=0.4,
+        handletextpad=0.6,
         columnspacing=1.6,
         borderaxespad=0.1,
         **where,
