@@ -1,0 +1,36 @@
+"""Floor 2, data to biomarker with uncertainty. Estimators know the simulator's equations and never see a phantom.
+
+`registry` maps method names to estimators. Another package registers its own through the entry-point group
+`bonemri.estimators`: the entry point loads an `Estimator`, or any callable with `name`, `model` and `claims`.
+"""
+
+from importlib.metadata import entry_points
+
+from ..errors import InputError
+from .estimate import ENTRY_POINTS, Estimator, estimator
+from .perfusion import adc, ivim, ivim_segmented
+from .status import Status
+
+registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented)}
+
+
+def get(name: str) -> Estimator:
+    """The estimator with this method name (hyphens or underscores), ours or an installed one.
+
+    Raises
+    ------
+    InputError
+        If no estimator has that name.
+    """
+    method = name.replace("_", "-")
+    if method in registry:
+        return registry[method]
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name.replace("_", "-") == method:
+            loaded: Estimator = entry.load()
+            return loaded
+    known = [*registry, *sorted(e.name for e in entry_points(group=ENTRY_POINTS))]
+    raise InputError(f"method {name!r} is unknown; known are {', '.join(known)}")
+
+
+__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented"]

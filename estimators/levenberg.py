@@ -20,6 +20,8 @@ from ..simulator.lanes import FASTMATH, LANES, POINTS
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
 NOT_CONVERGED, AT_BOUND, SINGULAR = 2, 4, 8
 _EPS = 2.0**-52
+DAMPING = 1e-3  # at the start, as a fraction of the diagonal
+REACH = 0.5  # a non-linear unknown steps at most this fraction of its value, and the reach of its range
 
 
 @njit(**_options)
@@ -124,7 +126,7 @@ def _normal(kernel, theta, x, data, sigma, rician, n_channel, n, y, jac, d, loca
 
 @njit(**_options)
 def _cholesky(A, damping, open_, n, L):
-    """L L' = A + damping diag A without the rows of unknowns that are not open; the diagonal of L is inverted."""
+    """L L' = A + damping * diag A, without the rows of unknowns that are not open; the diagonal of L is inverted."""
     r = 0
     for a in range(n):
         ra = a * (a + 1) // 2
@@ -214,6 +216,7 @@ def _inverse(A, i, n, scale, L, inverse):
         types.float64[:, ::1],  # held (voxel, held)
         types.float64[::1],  # low
         types.float64[::1],  # high
+        types.float64[::1],  # reach: what a step may change beside REACH times the value
         types.float64[::1],  # sigma (voxel), for the Rician likelihood
         types.boolean,  # rician
         types.int64,  # channels
@@ -231,7 +234,7 @@ def _inverse(A, i, n, scale, L, inverse):
     **_options,
 )
 def levenberg(
-    kernel, x, data, start, held, low, high, sigma, rician, n_channel, rtol, max_evaluations, best, covariance, sd, cost, status, evaluations
+    kernel, x, data, start, held, low, high, reach, sigma, rician, n_channel, rtol, max_evaluations, best, covariance, sd, cost, status, evaluations
 ):
     """Fit all voxels of one block; a voxel whose status is set on entry is passed over."""
     n_voxel, n, n_held, n_data = data.shape[0], start.shape[1], held.shape[1], data.shape[1]
@@ -250,12 +253,15 @@ def levenberg(
     g_new = np.zeros((n, LANES))
     c = np.zeros(LANES)
     c_new = np.zeros(LANES)
-    floor = np.zeros(LANES)
+    square = np.zeros(LANES)
     L = np.zeros((tri, LANES))
     step = np.zeros((n, LANES))
     open_ = np.ones((n, LANES))
     damping = np.ones(LANES)
     gain = np.zeros(LANES)
+    gain_before = np.zeros(LANES)
+    foretold = np.ones(LANES)
+    bend = np.zeros(LANES)
     done = np.ones(LANES)
     accepted = np.zeros(LANES)
     voxel = np.full(LANES, -1)
@@ -297,15 +303,15 @@ def levenberg(
                 live += 1
                 voxel[i] = v
                 count[i] = 0
-                damping[i] = 1e-3
+                damping[i] = DAMPING
+                gain[i] = np.inf
                 c[i] = np.inf
                 done[i] = 0.0
                 noise[i] = sigma[v]
-                square = 0.0
+                square[i] = 0.0
                 for k in range(n_data):
                     S[k, i] = data[v, k]
-                    square += data[v, k] * data[v, k]
-                floor[i] = 16.0 * _EPS * _EPS * square  # residuals of a few last bits: nothing is left to gain
+                    square[i] += data[v, k] * data[v, k]
                 for a in range(n):
                     trial[a, i] = min(max(start[v, a], low[a]), high[a])
                 for a in range(n_held):
@@ -314,16 +320,21 @@ def levenberg(
             return
         _normal(kernel, trial, x, S, noise, rician, n_channel, n, y, jac, d, local, A_new, g_new, c_new)
         for i in range(LANES):
-            better = c_new[i] < c[i]
+            # below the resolution of the cost, the Gauss-Newton step still contracts: follow it while its gain falls
+            blur = 8.0 * _EPS * math.sqrt(c[i] * square[i])  # each residual is known to the last bits of its datum
+            fine = gain[i] <= blur and c_new[i] <= c[i] + blur
+            better = c_new[i] < c[i] or fine
             first = c[i] == np.inf
             count[i] += 1
             accepted[i] = 1.0 if better else 0.0
-            worse = c_new[i] > c[i] * (1.0 - 4.0 * _EPS)
-            at_rounding = worse and gain[i] <= 64.0 * _EPS * c[i] and not first
             stuck = (damping[i] > 1e12) or (count[i] >= max_evaluations) or (first and not better)
-            finished = at_rounding or (better and c_new[i] <= floor[i])
+            finished = better and c_new[i] <= 64.0 * _EPS * _EPS * square[i]  # nothing is left to gain
             done[i] = done[i] if done[i] > 0.0 else (1.0 if finished else (2.0 if stuck else 0.0))
-            damping[i] = (damping[i] if first else max(damping[i] * 0.1, 1e-14)) if better else damping[i] * 10.0
+            # trust what the quadratic model foretold: where it fails by the curvature of large residuals, plain tenfold
+            # steps of the damping would cycle between too little and too much
+            truth = (c[i] - c_new[i]) / foretold[i]
+            factor = 0.1 if (truth > 0.75 or fine) else (1.0 if truth > 0.25 else 4.0)
+            damping[i] = (damping[i] if first else max(damping[i] * factor, 1e-14)) if better else damping[i] * 10.0
             c[i] = c_new[i] if better else c[i]
         for a in range(n):
             for i in range(LANES):
@@ -340,13 +351,30 @@ def levenberg(
                 step[a, i] = 0.0 if outward else g[a, i]
         _cholesky(A, damping, open_, n, L)
         _solve(L, n, step)
+        gain_before[:] = gain
         gain[:] = 0.0
+        foretold[:] = 0.0
         for a in range(n):
-            low_a, high_a = low[a], high[a]
+            low_a, high_a, reach_a = low[a], high[a], reach[a]
             for i in range(LANES):
-                target = min(max(P[a, i] + step[a, i], low_a), high_a)
-                gain[i] += abs(g[a, i] * (target - P[a, i]))
+                most = REACH * abs(P[a, i]) + reach_a
+                target = P[a, i] + min(max(step[a, i], -most), most)
+                target = min(max(target, low_a), high_a)
+                step[a, i] = target - P[a, i]
+                gain[i] += abs(g[a, i] * step[a, i])
+                foretold[i] += g[a, i] * step[a, i]
                 trial[a, i] = target
+        for a in range(n):
+            for b in range(a + 1):
+                weight = 1.0 if a == b else 2.0
+                r = a * (a + 1) // 2 + b
+                for i in range(LANES):
+                    bend[i] += weight * A[r, i] * step[a, i] * step[b, i]
+        for i in range(LANES):
+            foretold[i] = 2.0 * foretold[i] - bend[i]
+            bend[i] = 0.0
         for i in range(LANES):  # the gradient stop: what a step could still gain, as if it were undamped
-            small = gain[i] * (1.0 + damping[i]) <= rtol * c[i]
-            done[i] = 1.0 if (small and done[i] == 0.0) else done[i]
+            small = damping[i] <= 1.0 and gain[i] * (1.0 + damping[i]) <= rtol * c[i]
+            blur = 8.0 * _EPS * math.sqrt(c[i] * square[i])
+            stalled = damping[i] < 1e-11 and gain_before[i] <= blur and gain[i] >= gain_before[i]
+            done[i] = 1.0 if ((small or stalled) and done[i] == 0.0) else done[i]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,8 @@ from .status import Status
 
 RTOL = 1e-10
 MAX_EVALUATIONS = 300
+DOUBT = 0.5  # relative standard error from which a fit is tried from other starts
+GLANCE = 1e-3  # rtol of a first look from another start
 _LEVENBERG = Path(__file__).with_name("levenberg.py")
 
 
@@ -140,33 +142,103 @@ def fit(
         kind = "complex" if kernel.CHANNELS == 2 else "real"
         raise InputError(f"data are {data.dtype}; equation {equation.name} is {kind}")
     low, high = limits(equation, free, bounds)
+    span = high - low
+    # an unknown that enters linearly may step as far as it likes; another, by its value and a part of its range
+    reach = np.where([name in kernel.LINEAR for name in free], np.inf, np.where(np.isfinite(span), 0.25 * span, 0.0))
     sigmas = np.broadcast_to(np.asarray(1.0 if sigma is None else sigma, dtype=float), (n_voxel,))
     given = None if start is None else np.stack([np.broadcast_to(np.asarray(start[k], dtype=float), n_voxel) for k in free], axis=1)
     grid = None if given is not None else _Grid(equation, kernel, free, x, low, high)
-    theta = np.full((n_voxel, n), np.nan)
-    unit_sd = np.full((n_voxel, n), np.nan)
-    full = np.full((n_voxel if covariance else 0, n, n), np.nan)
-    cost = np.full(n_voxel, np.nan)
-    status = np.zeros(n_voxel, np.uint16)
-    evaluations = np.zeros(n_voxel, np.int64)
+    every = _Result.empty(n_voxel, n, covariance, np.zeros(n_voxel, np.uint16))
     loop = compiled(_LEVENBERG).levenberg
+
+    def descend(
+        block: np.ndarray, begin: np.ndarray, held: np.ndarray, noise: np.ndarray, state: np.ndarray, rtol: float = rtol
+    ) -> _Result:
+        result = _Result.empty(len(block), n, covariance, state)
+        loop(
+            kernel.kernel, x, block, np.ascontiguousarray(begin), held, low, high, reach, noise, likelihood == "rician", kernel.CHANNELS,
+            rtol, max_evaluations, result.theta, result.covariance, result.unit_sd, result.cost, result.status, result.evaluations,
+        )  # fmt: skip
+        return result
 
     def work(a: int, b: int) -> None:
         block = np.ascontiguousarray(data[a:b], dtype=complex if kernel.CHANNELS == 2 else float)
         block = block.view(float).reshape(b - a, -1)
-        good = np.isfinite(block).all(axis=1) & np.isfinite(held[a:b]).all(axis=1) & np.isfinite(sigmas[a:b])
-        status[a:b][~good] = Status.INVALID
+        held_block, noise = np.array(held[a:b]), np.array(sigmas[a:b])  # copies: the loop takes no read-only array
+        good = np.isfinite(block).all(axis=1) & np.isfinite(held_block).all(axis=1) & np.isfinite(noise)
+        state = np.where(good, 0, Status.INVALID).astype(np.uint16)
         block = np.where(good[:, None], block, 0.0)
-        begin = np.ascontiguousarray(given[a:b]) if grid is None else grid.starts(block, held[a:b])
-        begin = np.where(np.isfinite(begin), begin, np.clip(0.0, low, high))
-        full_block = full[a:b] if covariance else full
-        loop(
-            kernel.kernel, x, block, begin, held[a:b], low, high, np.ascontiguousarray(sigmas[a:b]), likelihood == "rician",
-            kernel.CHANNELS, rtol, max_evaluations, theta[a:b], full_block, unit_sd[a:b], cost[a:b], status[a:b], evaluations[a:b],
-        )  # fmt: skip
+        if grid is None:
+            found = descend(block, given[a:b], held_block, noise, state)
+        else:
+            found = descend(block, grid.starts(block, held_block), held_block, noise, state)
+            doubtful = np.flatnonzero(good & found.doubtful(grid.nonlinear, block.shape[1] - n))
+            for some, begin in grid.others(block[doubtful], held_block[doubtful]) if doubtful.size else ():
+                again = doubtful[some]
+                glance = descend(*_rows(again, block, begin, held_block, noise), rtol=GLANCE)
+                promising = found.promising(again, glance, grid.nonlinear, block.shape[1] - n)
+                again, begin = again[promising], glance.theta[promising]
+                found.improve(again, descend(*_rows(again, block, begin, held_block, noise)))
+        every.put(a, b, found)
 
     each_block(n_voxel, work)
-    return Fit(free, theta, unit_sd, cost, status, evaluations, full if covariance else None)
+    return Fit(free, every.theta, every.unit_sd, every.cost, every.status, every.evaluations, every.covariance if covariance else None)
+
+
+def _rows(where: np.ndarray, data: np.ndarray, begin: np.ndarray, held: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Arguments of a descent from `begin` for some voxels of a block."""
+    return data[where], begin, np.ascontiguousarray(held[where]), noise[where], np.zeros(len(where), np.uint16)
+
+
+@dataclass
+class _Result:
+    """Output arrays of the compiled loop."""
+
+    theta: np.ndarray
+    unit_sd: np.ndarray
+    cost: np.ndarray
+    status: np.ndarray
+    evaluations: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def empty(cls, n_voxel: int, n: int, covariance: bool, status: np.ndarray) -> _Result:
+        """NaN everywhere; voxels whose status is set will be passed over."""
+        nan = np.full
+        return cls(
+            nan((n_voxel, n), np.nan), nan((n_voxel, n), np.nan), nan(n_voxel, np.nan), status,
+            np.zeros(n_voxel, np.int64), nan((n_voxel if covariance else 0, n, n), np.nan),
+        )  # fmt: skip
+
+    def doubtful(self, unknowns: Sequence[int], freedom: int) -> np.ndarray:
+        """Voxels that may sit in a bad minimum: flagged, or an unknown's standard error is half its value and more.
+
+        Where the data determine an unknown well the cost has one basin; where they do not, it often has several.
+        """
+        error = self.unit_sd[:, unknowns] * np.sqrt(self.cost / max(freedom, 1))[:, None]
+        return (self.status != 0) | (error > DOUBT * np.abs(self.theta[:, unknowns])).any(axis=1)
+
+    def promising(self, where: np.ndarray, glance: _Result, unknowns: Sequence[int], freedom: int) -> np.ndarray:
+        """Whether a glance from elsewhere is worth following: lower already, or near in cost and far in place."""
+        mine, theirs = self.theta[where][:, unknowns], glance.theta[:, unknowns]
+        error = self.unit_sd[where][:, unknowns] * np.sqrt(self.cost[where] / max(freedom, 1))[:, None]
+        elsewhere = ~(np.abs(theirs - mine) < 0.3 * error).all(axis=1)
+        return (glance.cost < self.cost[where]) | ((glance.cost < 1.1 * self.cost[where]) & elsewhere)
+
+    def improve(self, where: np.ndarray, other: _Result) -> None:
+        """Take the other result's fits where their cost is lower."""
+        lower = other.cost < self.cost[where]
+        self.evaluations[where] += other.evaluations
+        for name in ("theta", "unit_sd", "cost", "status", "covariance"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if len(mine):
+                mine[where[lower]] = theirs[lower]
+
+    def put(self, first: int, last: int, block: _Result) -> None:
+        """Copy a block's result into voxels first to last."""
+        for name in ("theta", "unit_sd", "cost", "status", "evaluations", "covariance"):
+            if len(getattr(self, name)):
+                getattr(self, name)[first:last] = getattr(block, name)
 
 
 class _Grid:
@@ -175,6 +247,7 @@ class _Grid:
     def __init__(self, equation: Equation, kernel: ModuleType, free: Sequence[str], x: np.ndarray, low: np.ndarray, high: np.ndarray):
         self.kernel, self.x, self.low, self.high = kernel, x, low, high
         self.linear = [i for i, name in enumerate(free) if name in kernel.LINEAR]
+        self.nonlinear = [i for i in range(len(free)) if i not in self.linear]
         starts = {q.name: np.array(q.starts) for q in equation.unknowns}
         axes = []
         for i, name in enumerate(free):
@@ -182,7 +255,31 @@ class _Grid:
             fallback = np.clip(starts[name].mean(keepdims=True), low[i], high[i])
             axes.append(np.zeros(1) if i in self.linear else inside if inside.size else fallback)
         self.nodes = np.array(list(itertools.product(*axes)))
+        longest = int(np.argmax([len(axis) for axis in axes]))
+        self.level = np.searchsorted(np.sort(axes[longest]), self.nodes[:, longest])
         self.shared = None if kernel.HELD else self._orthonormal()
+
+    def starts(self, data: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Best start of each voxel, (voxel, free), within the bounds."""
+        return self._best(*self._scores(data, held), np.arange(len(self.nodes)))
+
+    def others(self, data: np.ndarray, held: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ways into other basins: the best start at each level, that `starts` did not take, of the most-graded unknown.
+
+        Yields the voxels that have not started from that level, and their starts.
+        """
+        score, amplitude = self._scores(data, held)
+        taken = self.level[score.argmin(axis=1)]
+        for level in np.unique(self.level):
+            some = np.flatnonzero(taken != level)
+            if some.size:
+                yield some, self._best(score[some], amplitude[some], np.flatnonzero(self.level == level))
+
+    def _best(self, score: np.ndarray, amplitude: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        best = nodes[score[:, nodes].argmin(axis=1)]
+        begin = self.nodes[best]
+        begin[:, self.linear] = amplitude[np.arange(len(best)), best]
+        return np.clip(begin, self.low, self.high)
 
     def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signal at linear unknowns 0, (voxel, data), and their columns, (voxel, data, linear)."""
@@ -191,39 +288,29 @@ class _Grid:
         return signal.reshape(v, -1), jacobian.reshape(v, signal[0].size, -1)[:, :, self.linear]
 
     def _orthonormal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Offset (node, data), orthonormal columns (data, node * linear) and their triangles (node, linear, linear)."""
+        """Offset (node, data), orthonormal columns (data, node * linear) and their inverse triangles."""
         offset, basis = self._basis(self.nodes)
         q, r = np.linalg.qr(basis)
         return offset, np.ascontiguousarray(np.moveaxis(q, 0, 1).reshape(q.shape[1], -1)), np.linalg.pinv(r)
 
-    def starts(self, data: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """Start of each voxel, (voxel, free), within the bounds."""
-        if self.shared is None:
-            return self._starts_held(data, held)
-        offset, q, triangle = self.shared
+    def _scores(self, data: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residual of each node up to a constant of the voxel, (voxel, node), and amplitudes (voxel, node, linear)."""
         n_voxel, n_node = len(data), len(self.nodes)
-        along = (data @ q).reshape(n_voxel, n_node, -1)
-        least = -np.einsum("vjl,vjl->vj", along, along)
-        if offset.any():
-            along -= np.einsum("jm,mjl->jl", offset, q.reshape(q.shape[0], n_node, -1))
-            least = -np.einsum("vjl,vjl->vj", along, along) - 2.0 * (data @ offset.T) + (offset**2).sum(axis=1)
-        best = least.argmin(axis=1)
-        begin = self.nodes[best]
-        begin[:, self.linear] = np.einsum("vkl,vl->vk", triangle[best], along[np.arange(n_voxel), best])
-        return np.clip(begin, self.low, self.high)
-
-    def _starts_held(self, data: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """The same where values are held per voxel, so that each voxel has its own columns."""
-        begin = np.empty((len(data), self.nodes.shape[1]))
-        least = np.full(len(data), np.inf)
-        for node in self.nodes:
-            offset, basis = self._basis(np.concatenate([np.broadcast_to(node, begin.shape), held], axis=1))
+        if self.shared is not None:
+            offset, q, triangle = self.shared
+            along = (data @ q).reshape(n_voxel, n_node, -1)
+            score = np.zeros((n_voxel, n_node))
+            if offset.any():
+                along -= np.einsum("jm,mjl->jl", offset, q.reshape(len(q), n_node, -1))
+                score += (offset**2).sum(axis=1) - 2.0 * (data @ offset.T)
+            for i in range(along.shape[2]):
+                score -= along[:, :, i] ** 2
+            return score, along * triangle[:, 0, 0, None] if along.shape[2] == 1 else np.einsum("jkl,vjl->vjk", triangle, along)
+        score, amplitude = np.empty((n_voxel, n_node)), np.empty((n_voxel, n_node, len(self.linear)))
+        for j, node in enumerate(self.nodes):  # values held per voxel: each voxel has its own columns
+            offset, basis = self._basis(np.concatenate([np.broadcast_to(node, (n_voxel, len(node))), held], axis=1))
             rest = data - offset
             projection = np.einsum("vm,vml->vl", rest, basis)
-            amplitude = np.einsum("vkl,vl->vk", np.linalg.pinv(np.swapaxes(basis, 1, 2) @ basis), projection)
-            score = np.einsum("vm,vm->v", rest, rest) - np.einsum("vl,vl->v", amplitude, projection)
-            better = score < least
-            least[better] = score[better]
-            begin[better] = node
-            begin[np.ix_(better, self.linear)] = amplitude[better]
-        return np.clip(begin, self.low, self.high)
+            amplitude[:, j] = np.einsum("vkl,vl->vk", np.linalg.pinv(np.swapaxes(basis, 1, 2) @ basis), projection)
+            score[:, j] = np.einsum("vm,vm->v", rest, rest) - np.einsum("vl,vl->v", amplitude[:, j], projection)
+        return score, amplitude

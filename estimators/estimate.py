@@ -1,0 +1,292 @@
+"""The Estimate contract: a pure core on (voxel, point) arrays becomes an estimator of labelled images.
+
+A core is `core(data, protocol, noise, intervals, **options) -> dict`: `data` (voxel, point), `protocol` a mapping of
+settings (scalar, (point,) or (voxel, 1)), `noise` the noise SD or None, and it returns one array a quantity, with
+`x_sd`, on request `x_lo` and `x_hi`, and `status`. The `Estimator` does what every estimator needs around it:
+labels, units, mask, status, provenance.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import InputError
+from ..simulator.symbolic import Equation
+from .status import Status, attributes
+
+Core = Callable[..., dict[str, np.ndarray]]
+ENTRY_POINTS = "bonemri.estimators"
+_UNITS = {"b": ("s/mm2", "s/mm^2", "s mm-2", "s/mm²"), "echo": ("s",), "time": ("s",), "TE": ("s",), "TR": ("s",)}
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An estimator: data to biomarker with uncertainty, status and claims. It never sees a phantom.
+
+    Attributes
+    ----------
+    name, title : str
+        Method name (hyphens), and in words.
+    modality : str
+        `diffusion`, ...
+    model : Equation
+        The fitted model.
+    quantities : dict
+        Name of each estimated quantity to (unit, long name).
+    core : callable
+        See the module.
+    source : str
+        Paper with DOI.
+    claims : Path
+        TOML file of what it claims, and where it is known to fail.
+    encoding : str
+        The encoding dimension of its input.
+    needs : tuple of str
+        Protocol values that it reads besides the model's settings.
+    measurand : dict
+        Quantity to measurand, where the fitted value is weighted by the protocol (`f` to `f_app`).
+    spatial : bool
+        Whether the core gets the whole (z, y, x, point) array and mask.
+    """
+
+    name: str
+    title: str
+    modality: str
+    model: Equation
+    quantities: Mapping[str, tuple[str, str]]
+    core: Core
+    source: str
+    claims: Path
+    encoding: str
+    needs: tuple[str, ...] = ()
+    measurand: Mapping[str, str] | None = None
+    spatial: bool = False
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Options of the core and their defaults."""
+        parameters = inspect.signature(self.core).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def __call__(
+        self,
+        scan: xr.DataArray,
+        mask: np.ndarray | xr.DataArray | None = None,
+        sigma: float | np.ndarray | xr.DataArray | None = None,
+        intervals: bool = False,
+        **options: object,
+    ) -> xr.Dataset:
+        """Estimate every voxel.
+
+        Parameters
+        ----------
+        scan : DataArray
+            Any voxel dimensions and the encoding dimension with its coordinate; protocol values as scalar coords,
+            coords along the encoding, coords with voxel dimensions, or attrs.
+        mask : array of the voxel dimensions, optional
+            Voxels to estimate (non-zero).
+        sigma : float or array of the voxel dimensions, optional
+            Noise SD of the data. Without it residuals are pooled over voxels.
+        intervals : bool
+            Whether to add 95 % intervals `x_lo`, `x_hi` where the distribution is skewed.
+        **options
+            Of the estimator; see `options`.
+
+        Returns
+        -------
+        Dataset
+            `x`, `x_sd`, ..., `status`; NaN with a status where there is no value.
+
+        Raises
+        ------
+        InputError
+            If the scan, the mask, sigma or an option is not what it should be.
+        """
+        data, voxel_dims = self._data(scan)
+        shape = tuple(scan.sizes[d] for d in voxel_dims)
+        inside = np.ones(shape, bool) if mask is None else _mask(mask, voxel_dims, shape)
+        flat = data.reshape(-1, data.shape[-1])
+        pick = np.flatnonzero(inside)
+        protocol = self._protocol(scan, voxel_dims, shape, pick, options)
+        chosen = self._options(options, voxel_dims, shape, pick)
+        noise = _sigma(sigma, voxel_dims, shape, pick)
+        values = flat[pick] if pick.size < len(flat) else flat
+        usable = np.isfinite(values).all(axis=1) & (np.abs(values) > 0).any(axis=1)
+        if not np.iscomplexobj(values):
+            usable &= (values >= 0).all(axis=1)
+        # a voxel whose data mean nothing goes in as NaN, so that it can neither be fitted nor count for the noise
+        values = values if usable.all() else np.where(usable[:, None], values, np.nan)
+        out = self.core(values, protocol, noise, intervals, **chosen)
+        out["status"] = out["status"] | np.where(usable, 0, Status.INVALID).astype(np.uint16)
+        return self._dataset(scan, voxel_dims, shape, pick, out, chosen, noise)
+
+    def _data(self, scan: xr.DataArray) -> tuple[np.ndarray, tuple[str, ...]]:
+        if not isinstance(scan, xr.DataArray):
+            raise InputError(f"{self.name}: the scan is a {type(scan).__name__}; expected an xarray.DataArray with dimension {self.encoding}")
+        if self.encoding not in scan.dims:
+            raise InputError(f"{self.name}: the scan has dimensions {', '.join(map(str, scan.dims))}; expected one called {self.encoding}")
+        if self.encoding not in scan.coords:
+            raise InputError(f"{self.name}: dimension {self.encoding} has no coordinate; give its values, e.g. {self.encoding}=[...]")
+        if "coil" in scan.dims:
+            raise InputError(f"{self.name}: the scan has a coil dimension; combine the coils first (simulator.scan(..., combine=True))")
+        dims = tuple(str(d) for d in scan.dims if d != self.encoding)
+        array = scan.transpose(*dims, self.encoding).to_numpy()
+        if array.dtype.kind not in "fiubc":
+            raise InputError(f"{self.name}: the scan holds {array.dtype}; expected numbers")
+        if array.dtype.kind == "c":
+            raise InputError(f"{self.name}: the scan is complex; expected magnitudes (take abs)")
+        return array if array.dtype.kind in "fc" else array.astype(float), dims
+
+    def _protocol(
+        self, scan: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray, options: Mapping[str, object]
+    ) -> dict[str, np.ndarray]:
+        protocol: dict[str, np.ndarray] = {}
+        wanted = [q.name for q in self.model.settings] + list(self.needs)
+        for name in wanted:
+            if name in scan.coords:
+                coord = scan.coords[name]
+                _check_unit(self.name, name, coord.attrs.get("units"))
+                if coord.ndim == 0 or coord.dims == (self.encoding,):
+                    value = np.asarray(coord.to_numpy(), dtype=float)
+                elif self.encoding not in coord.dims:
+                    value = coord.broadcast_like(scan.isel({self.encoding: 0}, drop=True)).transpose(*dims).to_numpy().reshape(-1, 1)[pick]
+                else:
+                    raise InputError(f"{self.name}: {name} has dimensions {', '.join(map(str, coord.dims))}; expected a scalar, along {self.encoding}, or a map")
+            elif name in scan.attrs:
+                value = np.asarray(scan.attrs[name], dtype=float)
+            elif name in self.needs:
+                continue
+            else:
+                raise InputError(f"{self.name}: the scan lacks {name}; give it as a coordinate or in attrs")
+            if not np.isfinite(value).all():
+                raise InputError(f"{self.name}: {name} has values that are not finite")
+            if name == self.encoding and (value < 0).any():
+                raise InputError(f"{self.name}: {name} has negative values ({value.min():g}); expected {name} >= 0")
+            protocol[name] = value
+        return protocol
+
+    def _options(self, options: Mapping[str, object], dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray) -> dict[str, Any]:
+        known = self.options
+        strangers = [n for n in options if n not in known]
+        if strangers:
+            raise InputError(f"{self.name}: option {', '.join(strangers)} is unknown; known are {', '.join(known) or 'none'}")
+        chosen = {}
+        for name, value in options.items():
+            if isinstance(value, (np.ndarray, xr.DataArray)) and np.ndim(value):
+                if np.shape(value) != shape:
+                    raise InputError(f"{self.name}: {name} has shape {np.shape(value)}; the image has {shape}")
+                value = np.asarray(value, dtype=float).ravel()[pick]
+            chosen[name] = value
+        return chosen
+
+    def _dataset(
+        self,
+        scan: xr.DataArray,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        pick: np.ndarray,
+        out: Mapping[str, np.ndarray],
+        options: Mapping[str, object],
+        noise: object,
+    ) -> xr.Dataset:
+        size = int(np.prod(shape))
+        variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, object]]] = {}
+        for name, values in out.items():
+            if name == "status":
+                full = np.full(size, Status.OUTSIDE_MASK, np.uint16)
+                attrs = attributes()
+            else:
+                full = np.full(size, np.nan)
+                attrs = self._attributes(name)
+            full[pick] = values
+            variables[name] = (dims, full.reshape(shape), attrs)
+        coords = {k: v for k, v in scan.coords.items() if set(v.dims) <= set(dims) and v.dims}
+        from .. import __version__
+
+        plain = {k: v for k, v in options.items() if np.ndim(v) == 0 and not isinstance(v, Mapping)}
+        attrs = {
+            "method": self.name,
+            "version": __version__,
+            "model": self.model.name,
+            "options": json.dumps(plain, default=str),
+            "sigma": "given" if noise is not None else "pooled residuals",
+            "source": self.source,
+        }
+        for key in ("protocol", "affine", "voxel_size"):
+            if key in scan.attrs:
+                attrs[key] = scan.attrs[key]
+        return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+    def _attributes(self, name: str) -> dict[str, object]:
+        stem, _, suffix = name.rpartition("_")
+        kinds = {
+            "sd": "standard uncertainty of the {}; +- 1.96 of it covers 95 %",
+            "lo": "lower end of the 95 % interval of the {}",
+            "hi": "upper end of the 95 % interval of the {}",
+        }
+        if name in self.quantities:
+            unit, words = self.quantities[name]
+            attrs: dict[str, object] = {"units": unit, "long_name": words}
+            if self.measurand and name in self.measurand:
+                attrs["measurand"] = self.measurand[name]
+            return attrs
+        if suffix in kinds and stem in self.quantities:
+            unit, words = self.quantities[stem]
+            return {"units": unit, "long_name": kinds[suffix].format(words)}
+        if name.endswith("_prior_share"):
+            words = self.quantities[name.removesuffix("_prior_share")][1]
+            return {"units": "1", "long_name": f"part of the {words} that is prior: posterior over prior variance"}
+        raise KeyError(f"{self.name} returned {name}, which it does not declare")
+
+
+def _check_unit(method: str, name: str, unit: object) -> None:
+    allowed = _UNITS.get(name)
+    if unit and allowed and str(unit) not in allowed:
+        raise InputError(f"{method}: {name} is in {unit}; expected {allowed[0]}")
+
+
+def _voxels(what: str, value: object, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(value, xr.DataArray) and set(map(str, value.dims)) == set(dims):
+        value = value.transpose(*dims)
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise InputError(f"the {what} has shape {array.shape}; the image has {shape}")
+    return array
+
+
+def _mask(mask: np.ndarray | xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    array = _voxels("mask", mask, dims, shape)
+    inside = (array != 0) & ~np.isnan(array) if array.dtype.kind == "f" else array != 0
+    if not inside.any():
+        raise InputError("the mask is empty; expected at least one voxel that is not 0")
+    return inside
+
+
+def _sigma(
+    sigma: float | np.ndarray | xr.DataArray | None, dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray
+) -> float | np.ndarray | None:
+    if sigma is None:
+        return None
+    array = np.asarray(sigma, dtype=float)
+    if array.ndim:
+        array = _voxels("sigma", sigma, dims, shape).astype(float).ravel()[pick]
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise InputError(f"sigma is {sigma if not array.ndim else 'not positive everywhere'}; expected a positive noise SD")
+    return float(array) if not array.ndim else array
+
+
+def estimator(**declared: Any) -> Callable[[Core], Estimator]:
+    """Declare a core as an `Estimator`; the keywords are its fields."""
+
+    def wrap(core: Core) -> Estimator:
+        return Estimator(core=core, **declared)
+
+    return wrap
