@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +72,7 @@ def phantom(
             print(f"{known:<24} {_first_line(function)}")
         return
     make = phantoms.get(name)
-    values = _parse(settings, make, f"phantom {name}")
+    values = _parse(settings, list(inspect.signature(make).parameters), f"phantom {name}")
     with files.writing(files.output_path(out or f"{name}.nc")) as place:
         make(**values).to_netcdf(place)
     print(f"wrote {out or f'{name}.nc'}")
@@ -136,8 +136,8 @@ def estimate(
 
     if method is None:
         _refuse_without("a METHOD", settings=settings, output=out)
-        for known, estimator in estimators.registry.items():
-            print(f"{known:<18} {estimator.title}")
+        for known in _methods():
+            print(f"{known:<18} {estimators.get(known).title}")
         return
     chosen = estimators.get(method)
     if scan is None:
@@ -149,7 +149,7 @@ def estimate(
 
     stated = None if protocol is None else simulator.protocols.get(protocol)
     series = files.read(scan, bval=bval, protocol=stated)
-    options = _parse(settings, chosen.options, f"method {method}")
+    options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
     if second is not None:
         if "pdff" not in chosen.options:
             raise InputError(f"estimate {method} takes one input; {second} is a second one")
@@ -159,10 +159,11 @@ def estimate(
     labels = None
     if mask is not None:
         labels = maps.as_labels(nifti.read_map(mask, series, "mask"), f"mask {mask}")
-    target = out or Path(method)
+    target = out or Path(chosen.name)
     with maps.writing_estimate(target) as place, _progress(f"estimate {method}") as progress:
         report = {"progress": progress} if _takes(chosen, "progress") else {}
         found = chosen(series, mask=None if labels is None else labels > 0, sigma=noise_sd, **options, **report)
+        found.attrs.setdefault("protocol", nifti.settings(series))
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
         inputs = {"scan": scan, "second": second, "mask": mask}
         if is_nifti:
@@ -217,9 +218,18 @@ def _print_verdicts(trial: Any, page: Path) -> None:
     print(trial.summary())
 
 
-def _parse(settings: Sequence[str] | None, known: Callable[..., Any] | Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the KEY=VALUE of ``--set``: numbers where they read as numbers, else true, false, or text."""
-    names = list(known) if isinstance(known, Mapping) else list(inspect.signature(known).parameters)
+def _methods() -> list[str]:
+    """Return the method names of our estimators, then of those that other packages have registered."""
+    from importlib.metadata import entry_points
+
+    from . import estimators
+
+    installed = {entry.name for entry in entry_points(group=estimators.ENTRY_POINTS)}
+    return [*estimators.registry, *sorted(installed - set(estimators.registry))]
+
+
+def _parse(settings: Sequence[str] | None, names: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the KEY=VALUE of ``--set``, with the names that may be set."""
     values: dict[str, Any] = {}
     for setting in settings or ():
         key, equals, text = (part.strip() for part in setting.partition("="))
@@ -235,11 +245,12 @@ def _parse(settings: Sequence[str] | None, known: Callable[..., Any] | Mapping[s
 
 
 def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
+    """Read a value as TOML does (``3``, ``true``, ``[2, 4]``, ``{D = [0, 3e-3]}``), with ``.5`` too; else as text."""
+    import tomllib
+
+    for read in (lambda: tomllib.loads(f"value = {text}")["value"], lambda: float(text)):
         with contextlib.suppress(ValueError):
-            return kind(text)
+            return read()
     return text
 
 

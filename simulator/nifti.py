@@ -220,6 +220,12 @@ def read_diffusion(
     return scan if protocol is None else files.with_protocol(scan, protocol)
 
 
+def settings(scan: xr.DataArray) -> str:
+    """Return what is known of the protocol of a scan, as JSON: its scalar coordinates, and those along b."""
+    known = {str(name): coord for name, coord in scan.coords.items() if coord.dims in ((), ("b",))}
+    return json.dumps({name: coord.values.tolist() for name, coord in known.items()})
+
+
 def affine_of(scan: xr.DataArray | xr.Dataset) -> np.ndarray:
     """Return the (4, 4) affine (mm) that a scan carries in its attributes, the identity where it carries none."""
     affine = scan.attrs.get("affine")
