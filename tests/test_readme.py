@@ -28,7 +28,7 @@ def blocks(document: str, language: str) -> list[str]:
 @pytest.mark.parametrize(("document", "number"), [(d, i) for d in DOCUMENTS for i in range(len(blocks(d, "python")))])
 def test_python_blocks_run(document, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    named = re.findall(r"`([\w-]+\.toml)`", (ROOT / document).read_text(encoding="utf-8"))
+    named = re.findall(r"This is `([\w-]+\.toml)`", (ROOT / document).read_text(encoding="utf-8"))
     for name, text in zip(named, blocks(document, "toml"), strict=False):
         Path(name).write_text(text, encoding="utf-8")
     block = blocks(document, "python")[number]
