@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from .panels import WIDTH, beyond, by_domain, cells_of, filled_and_open, grid, regression, row_of_axes, rungs_of
 from .style import (
     BAND,
+    DASH,
     INK,
     MUTED,
     RULE,
@@ -72,7 +73,7 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
         for row, name in enumerate(names):
             one, (colour, _) = own[name], looks[name]
             if not one["mean"].size or not np.isfinite(one["mean"][0]):
-                ax.text(0.98, row, "—", transform=ax.get_yaxis_transform(), ha="right", va="center", color=MUTED)
+                ax.text(0.5, row, DASH, transform=ax.get_yaxis_transform(), ha="center", va="center", color=MUTED)
                 continue
             true, limit, mean, sd = (one[key][0] * show.scale for key in ("truth", "limit", "mean", "sd"))
             ax.plot([mean - sd, mean + sd], [row, row], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
@@ -106,14 +107,17 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
 
 
 def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -> Figure:
-    """Mean of the estimates (+- SD of a voxel) against truth: identity, and per rung a line with its 95 % band."""
+    """Mean of the estimates against truth: identity, and per rung a line with its 95 % band.
+
+    Cases where the protocol identifies the unknowns are filled, have the SD of a voxel, and make the line.
+    """
     panels = grid(cells, quantities, names, "truth: {label} ({unit})", "mean {label} ({unit})")
     rungs = rungs_of(cells)
     for quantity in quantities:
         scale = printed(quantity).scale
         present = panels.of(quantity)
-        truth = _all(present, "truth") * scale
-        y_limits = window(_all(present, "mean") * scale, keep=0.8, include=_span(truth))
+        truth = _all(present, "truth", quantity) * scale
+        y_limits = window(_all(present, "mean", quantity) * scale, keep=0.8, include=_span(truth))
         for _, ax, own in present:
             ax.set(xlim=window(truth, keep=1.0), ylim=y_limits)
             ax.axline((0, 0), slope=1, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=1)
@@ -121,21 +125,23 @@ def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Seque
                 one = select(own, rung=rung)
                 x, y, sd = (one[key] * scale for key in ("truth", "mean", "sd"))
                 good = np.isfinite(x) & np.isfinite(y) & np.isfinite(sd)
-                x, y, sd = x[good], y[good], sd[good]
-                slope = regression(ax, x, y, colour)
-                ax.vlines(x, y - sd, y + sd, color=colour, lw=0.7, alpha=0.35)
-                ax.plot(x, y, marker, ms=3.6, mfc=colour, mec="none", alpha=0.85)
+                x, y, sd, sure = x[good], y[good], sd[good], (one["domain"] == "identifiable")[good]
+                slope = regression(ax, x[sure], y[sure], colour)
+                ax.vlines(x[sure], (y - sd)[sure], (y + sd)[sure], color=colour, lw=0.8, alpha=0.5)
+                ax.plot(x[sure], y[sure], marker, ms=3.8, mfc=colour, mec="none")
+                ax.plot(x[~sure], y[~sure], marker, ms=3.2, mfc="none", mec=colour, mew=0.7, alpha=0.6)
                 clipped(ax, x, y, colour)
                 if np.isfinite(slope):
                     ax.text(0.98, 0.04 + 0.11 * place, f"slope {number(slope, 2)}", transform=ax.transAxes, ha="right",
                             fontsize=7.5, color=colour)  # fmt: skip
     handles = [Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="identity")]
-    drawn = "cases ± SD of a voxel, straight line, 95 % band"
+    drawn = "cases ± SD of a voxel, line with 95 % band"
     handles += [
         Line2D([], [], color=c, marker=m, mec="none", ms=4, lw=1, label=f"rung {r}: {drawn}")
         for r, (c, m) in rungs.items()
     ]
-    legend(panels.figure, [*handles, beyond()])
+    open_marker = Line2D([], [], marker="o", ms=4, mfc="none", mec=MUTED, ls="", label="not identifiable")
+    legend(panels.figure, [*handles, open_marker, beyond()])
     return panels.figure
 
 
@@ -148,10 +154,10 @@ def noise_bias(cells: Cells, quantities: Sequence[str], names: Sequence[str], sm
     for quantity in quantities:
         scale = printed(quantity).scale
         present = panels.of(quantity)
-        relative = _over_bound(_all(present, "bias"), _all(present, "crb"))
+        relative = _over_bound(_all(present, "bias", quantity), _all(present, "crb", quantity))
         y_limits = window(relative, keep=0.8, include=(-2 * small, 2 * small))
         for _, ax, own in present:
-            ax.set(xlim=window(_all(present, "truth") * scale, keep=1.0), ylim=y_limits)
+            ax.set(xlim=window(_all(present, "truth", quantity) * scale, keep=1.0), ylim=y_limits)
             ax.axhspan(-small, small, color=BAND, lw=0)
             ax.axhline(0, color=INK, lw=0.8)
             error = 2 * _over_bound(own["bias_se"], own["crb"])
@@ -168,9 +174,9 @@ def model_error(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -
     for quantity in quantities:
         scale = printed(quantity).scale
         present = panels.of(quantity)
-        y_limits = window(_all(present, "model_error") * scale, keep=0.8, include=(0.0,))
+        y_limits = window(_all(present, "model_error", quantity) * scale, keep=0.8, include=(0.0,))
         for _, ax, own in present:
-            ax.set(xlim=window(_all(present, "truth") * scale, keep=1.0), ylim=y_limits)
+            ax.set(xlim=window(_all(present, "truth", quantity) * scale, keep=1.0), ylim=y_limits)
             ax.axhline(0, color=INK, lw=0.8)
             for rung, (colour, marker) in rungs.items():
                 one = select(own, rung=rung)
@@ -228,7 +234,7 @@ def coverage(cells: Cells, quantities: Sequence[str], names: Sequence[str], nomi
     panels = grid(cells, quantities, names, "bound SD of {label} (% of truth)", "coverage, {label} (%)")
     for quantity in quantities:
         present = panels.of(quantity)
-        relative = _relative_bound(_all(present, "crb"), _all(present, "truth"))
+        relative = _relative_bound(_all(present, "crb", quantity), _all(present, "truth", quantity))
         low, high = _span(np.clip(relative, None, 1000)) or (1.0, 100.0)
         for _, ax, own in present:
             logarithmic(ax, x=True)
@@ -265,10 +271,11 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str]) 
             ax = plain(figure.add_subplot(spec[row, column]))
             ax.set_ylim(y_limits)
             ax.axhline(0, color=INK, lw=0.8, zorder=1)
-            for name in names:
+            for name, width in zip(names, np.linspace(3.6, 1.0, len(names)), strict=True):
                 curve, (colour, marker) = select(own[name], confounder=kind), looks[name]
                 x, y = curve["strength"], curve["model_error"] * show.scale
-                ax.plot(x, y, color=colour, marker=marker, ms=3.2, mec="none", lw=1.1)
+                # Curves that coincide lie on each other, thinner on thicker, so that none hides another.
+                ax.plot(x, y, color=colour, marker=marker, ms=2.2 + width, mec="none", lw=width)
                 clipped(ax, x, y, colour)
             ax.grid(axis="y", color=RULE, lw=0.6)
             ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -323,8 +330,10 @@ def _relative_bound(crb: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan)
 
 
-def _all(present: Sequence[tuple], key: str) -> np.ndarray:
-    return np.concatenate([own[key] for *_, own in present]) if present else np.empty(0)
+def _all(present: Sequence[tuple], key: str, quantity: str) -> np.ndarray:
+    """A column over all panels of a row; a stand-in only where nothing else is there, as it sets no axis."""
+    own = [cells for *_, cells in present if cells["quantity"][0] == quantity] or [cells for *_, cells in present]
+    return np.concatenate([cells[key] for cells in own]) if own else np.empty(0)
 
 
 def _first(values: np.ndarray) -> float:

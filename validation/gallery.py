@@ -75,7 +75,7 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
             f"Rung {rung}, {common}.",
         ),
     ]
-    case = _widest_case(select(cells, rung=rung), snr)
+    case = _widest_case(select(cells, rung=rung, measurand=quantities[0]), snr)
     own = select(cells, rung=rung, case=case)
     if np.unique(own["snr"]).size > 1:
         entries.append(

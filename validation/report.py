@@ -165,8 +165,7 @@ def _claim(j: Judgement, tissues: Mapping[str, str]) -> dict[str, Any]:
     kind = "limit" if j.expect == "fails" and j.verdict == "holds" else j.verdict
     return {
         "id": j.claim, "sentence": j.sentence, "verdict": j.verdict, "kind": kind, "declared": j.expect == "fails",
-        "value": wording.tried_number(j.value, j.unit), "unit": wording.unit_of(j.unit),
-        "se": wording.tried_number(j.se, j.unit) if np.isfinite(j.se) and j.se > 0 else "",
+        "found": wording.found(j.value, j.se, j.unit), "unit": wording.unit_of(j.unit),
         "allowed": wording.allowed(j.window, j.unit), "where": ", ".join(part for part in where if part),
         "rows": j.rows, "holds": j.holds, "fails": j.fails, "undecided": j.undecided,
         "reason": j.reason, "source": j.source,

@@ -13,7 +13,11 @@ from markupsafe import Markup, escape
 from .panels import RUNGS, cells_of
 from .style import DASH, Cells, number, printed, select
 
-SIGNS = {"+-": "±", ">=": "≥", "<=": "≤", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s", " - ": " − "}
+SIGNS = {
+    "+-": "±", ">=": "≥", "<=": "≤", " - ": " − ", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s",
+    "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f",
+}  # fmt: skip
+POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]?\d+)\b")
 DOI = re.compile(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])")
 TYPICAL = re.compile(r"\b(typical|default|marrow|reference)\b", re.IGNORECASE)
 VALUES = ("truth", "limit", "mean", "sd", "crb")
@@ -103,6 +107,7 @@ def pretty(text: str) -> Markup:
     """Escaped text with typographic signs, DOIs as links."""
     for typed, sign in SIGNS.items():
         text = text.replace(typed, sign)
+    text = POWER.sub(lambda found: _power(*found.groups()), text)
     return Markup(DOI.sub(r'<a href="https://doi.org/\1">doi:\1</a>', str(escape(text))))
 
 
@@ -143,7 +148,7 @@ def in_short(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> 
 
 def _relative(error: float) -> str:
     size = number(100 * abs(error), 1 if abs(error) < 0.1 else 0)
-    return "right" if abs(error) < 5e-4 else f"{size}\u00a0% too {'high' if error > 0 else 'low'}"
+    return "correctly" if abs(error) < 5e-4 else f"{size}\u00a0% too {'high' if error > 0 else 'low'}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -179,7 +184,7 @@ def _answer(at: Reference, name: str, quantity: str) -> Markup:
     if other["mean"].size:
         apparent = _row(other)
         text += Markup(
-            " What a plain fit can see is the apparent {} at this TE and TR, {}; against that, its model error is {}."
+            " Against the apparent {} at this TE and TR, {}, which relaxation has weighted, its model error is {}."
         ).format(
             show.label, amount(apparent["truth"], quantity),
             amount(apparent["model_error"], quantity, sign=True, difference=True),
@@ -263,6 +268,7 @@ def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, A
             continue
         skill = select(own, rung="matched", snr=snr, domain="identifiable")
         error = select(own, rung=physical, snr=nearest_snr(select(own, rung=physical)))
+        drawn = select(cells_of(cells, quantity, name), rung=physical, nuisances="drawn")
         with np.errstate(divide="ignore", invalid="ignore"):
             bias = np.abs(skill["bias"] / skill["crb"])
         rows.append({
@@ -273,13 +279,13 @@ def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, A
             "efficiency": _range(skill["efficiency"], 100, 0),
             "coverage": _range(skill["coverage"], 100, 1),
             "model_error": _range(error["model_error"], show.scale, show.digits, sign=True),
+            "spread": number(_of(np.median, drawn["limit_sd"]) * show.scale, show.digits),
             "rmse": number(_of(np.median, error["rmse"]) * show.scale, show.digits),
             "flagged": percent(_of(np.median, error["flagged_rate"])),
         })  # fmt: skip
-    most = max((int(row["n"]) for row in rows), default=0)
     return {
         "label": show.label, "unit": show.unit, "points": show.points, "snr": f"{snr:g}", "physical": physical,
-        "cases": most, "rows": rows,
+        "rows": rows,
     }  # fmt: skip
 
 
@@ -297,9 +303,22 @@ def tried_number(value: float, unit: str) -> str:
     scale, _ = _unit(unit)
     text = f"{value * scale:.3g}"
     if "e" in text:
-        mantissa, exponent = text.split("e")
-        text = f"{mantissa}·10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        text = _power(*text.split("e"))
     return text.replace("-", "−")
+
+
+def found(value: float, se: float, unit: str) -> str:
+    """A number on trial with its standard error, both to the error's second figure."""
+    if not (np.isfinite(value) and np.isfinite(se) and se > 0):
+        return tried_number(value, unit)
+    scale, _ = _unit(unit)
+    digits = int(np.clip(1 - np.floor(np.log10(se * scale)), 0, 9))
+    return f"{number(value * scale, digits)} ± {number(se * scale, digits)}"
+
+
+def _power(mantissa: str, exponent: str) -> str:
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
 
 
 def unit_of(unit: str) -> str:
