@@ -161,7 +161,7 @@ def estimate(
         labels = maps.as_labels(nifti.read_map(mask, series, "mask"), f"mask {mask}")
     target = out or Path(chosen.name)
     with maps.writing_estimate(target) as place, _progress(f"estimate {method}") as progress:
-        report = {"progress": progress} if _takes(chosen, "progress") else {}
+        report: dict[str, Any] = {"progress": progress} if _takes(chosen, "progress") else {}
         found = chosen(series, mask=None if labels is None else labels > 0, sigma=noise_sd, **options, **report)
         found.attrs.setdefault("protocol", nifti.settings(series))
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
@@ -293,8 +293,8 @@ def _if_there(path: Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function of (done, total) that draws a bar with the time left; None where nobody watches."""
+def _progress(title: str) -> Iterator[Callable[[float], None] | None]:
+    """Yield a function of the fraction done that draws a bar with the time left; None where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -304,8 +304,8 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     done = TextColumn("{task.percentage:3.0f} %")
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(title, total=None)  # it pulses until the first fraction is known
+        yield lambda fraction: bar.update(task, completed=fraction, total=1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
