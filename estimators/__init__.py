@@ -9,9 +9,10 @@ from importlib.metadata import entry_points
 from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
 from .perfusion import adc, ivim, ivim_segmented
+from .perfusion_bayes import ivim_bayes
 from .status import Status
 
-registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented)}
+registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented, ivim_bayes)}
 
 
 def get(name: str) -> Estimator:
@@ -33,4 +34,4 @@ def get(name: str) -> Estimator:
     raise InputError(f"method {name!r} is unknown; known are {', '.join(known)}")
 
 
-__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented"]
+__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented", "ivim_bayes"]
