@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,6 +150,7 @@ def estimate(
     stated = None if protocol is None else simulator.protocols.get(protocol)
     series = files.read(scan, bval=bval, protocol=stated)
     options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
+    _check_kinds(options, chosen.options | {"intervals": False})
     if second is not None:
         if "pdff" not in chosen.options:
             raise InputError(f"estimate {method} takes one input; {second} is a second one")
@@ -242,6 +243,22 @@ def _parse(settings: Sequence[str] | None, names: Sequence[str], where: str) -> 
             raise InputError(f"--set {key}: {key} is given twice")
         values[key] = _value(text)
     return values
+
+
+def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse an option of another kind than its default: text for a number, a number for bounds."""
+    for name, value in options.items():
+        default = defaults[name]
+        if isinstance(default, bool):
+            good, right = isinstance(value, bool), "true or false"
+        elif isinstance(default, int | float):
+            good, right = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        elif isinstance(default, str):
+            good, right = isinstance(value, str), "a word"
+        else:
+            good, right = name != "bounds" or isinstance(value, dict), "as in {D=[0, 3e-3]}"
+        if not good:
+            raise InputError(f"--set {name}={value}: {name} must be {right}")
 
 
 def _value(text: str) -> Any:
