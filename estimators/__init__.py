@@ -10,9 +10,11 @@ from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
 from .perfusion import adc, ivim, ivim_segmented
 from .perfusion_bayes import ivim_bayes
+from .perfusion_fat import ivim_fat_aware
+from .perfusion_nnls import ivim_nnls
 from .status import Status
 
-registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented, ivim_bayes)}
+registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware)}
 
 
 def get(name: str) -> Estimator:
@@ -34,4 +36,4 @@ def get(name: str) -> Estimator:
     raise InputError(f"method {name!r} is unknown; known are {', '.join(known)}")
 
 
-__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented", "ivim_bayes"]
+__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented", "ivim_nnls", "ivim_bayes", "ivim_fat_aware"]

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..simulator.acquisition import Protocol
 from ..simulator.symbolic import Equation
 from .status import Status, attributes
 
@@ -147,10 +148,14 @@ class Estimator:
 
     def _protocol(
         self, scan: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray, options: Mapping[str, object]
-    ) -> dict[str, np.ndarray]:
-        protocol: dict[str, np.ndarray] = {}
+    ) -> dict[str, Any]:
+        protocol: dict[str, Any] = {}
         wanted = [q.name for q in self.model.settings] + list(self.needs)
         for name in wanted:
+            if name == "fat_suppression":
+                if "protocol" in scan.attrs:
+                    protocol[name] = Protocol.from_json(scan.attrs["protocol"]).fat_suppression
+                continue
             if name in scan.coords:
                 coord = scan.coords[name]
                 _check_unit(self.name, name, coord.attrs.get("units"))
