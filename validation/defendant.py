@@ -68,7 +68,9 @@ class Defendant:
                 named.setdefault(claim.quantity, set()).add(claim.measurand)
         return named
 
-    def estimate(self, scan: xr.DataArray, sigma: float | None, told: Mapping[str, Any]) -> xr.Dataset:
+    def estimate(
+        self, scan: xr.DataArray, sigma: float | None, told: Mapping[str, Any], intervals: bool = True
+    ) -> xr.Dataset:
         """Run it on a scan and hold the result to the contract of an estimate.
 
         Raises
@@ -79,7 +81,7 @@ class Defendant:
         try:
             if self.registered:
                 options = {name: value for name, value in told.items() if name in self.options}
-                found = self.call(scan, sigma=sigma, intervals=True, **options)
+                found = self.call(scan, sigma=sigma, intervals=intervals, **options)
             else:
                 found = self.call(scan)
         except Exception as error:  # whatever a stranger's estimator does, the trial goes on

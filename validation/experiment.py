@@ -178,16 +178,19 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
         "nuisances": case.nuisances, "protocol": plan.protocol.name, "sigma": case.sigma, "seed": seed,
         "values": case.tissue, "subjects": scene.subjects, "reason": "", "worst": worst,
     }  # fmt: skip
+    each = max(1, n // scene.subjects)
+    asked = max(1, case.with_intervals(n) // scene.subjects)
     try:
-        each = max(1, n // scene.subjects)
         noisy = add_noise(ladder.replicate(scene.clean, each * scene.subjects), noise_sd=noise_sd, seed=seed)
-        if together:
-            still = ladder.replicate(scene.clean, scene.subjects)
-            both = defendant.estimate(_beside(still, noisy), sigma, told)
-            limits, estimates = both.isel(x=slice(0, 1)), both.isel(x=slice(1, None))
-        else:
+        if not together:
             limits = defendant.estimate(scene.clean, noise_sd if defendant.registered else None, told)
-            estimates = defendant.estimate(noisy, sigma, told)
+            parts = [defendant.estimate(noisy, sigma, told)]
+        else:
+            still = ladder.replicate(scene.clean, scene.subjects)
+            both = defendant.estimate(_beside(still, noisy.isel(x=slice(0, asked))), sigma, told)
+            limits, parts = both.isel(x=slice(0, 1)), [both.isel(x=slice(1, None))]
+            if asked < each:  # intervals cost many times the fit, and their coverage needs fewer replicates
+                parts.append(defendant.estimate(noisy.isel(x=slice(asked, None)), sigma, told, intervals=False))
     except BrokenEstimate as broken:
         return [_broken(common, defendant, quantity, str(broken)) for quantity in defendant.quantities]
     limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
@@ -197,51 +200,54 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
         common["worst"] = _worst(defendant, bounds, theta)
     common["residual"] = _residual(defendant, scene, limit, plan.protocol)
     common["limit_status"] = int(np.bitwise_or.reduce(_status(limits).ravel()))
-    status = _status(estimates).ravel()
+    status = np.concatenate([_status(part).ravel() for part in parts])
     common["flags"] = {str(bit.name).lower(): float(np.mean((status & bit) != 0)) for bit in Status}
-    common["has_status"] = "status" in estimates
+    common["has_status"] = "status" in parts[0]
     records = []
     for quantity in defendant.quantities:
-        for measurand in _measurands(defendant, quantity, estimates):
+        for measurand in _measurands(defendant, quantity, parts[0]):
             records.append(
                 {
                     **common,
-                    **_summary(scene, quantity, measurand, estimates, limits, status, bounds.get(quantity, np.nan)),
+                    **_summary(scene, quantity, measurand, parts, limits, status, bounds.get(quantity, np.nan)),
                 }
             )
     return records
 
 
 def _summary(
-    scene: ladder.Scene, quantity: str, measurand: str, estimates: xr.Dataset, limits: xr.Dataset,
+    scene: ladder.Scene, quantity: str, measurand: str, parts: Sequence[xr.Dataset], limits: xr.Dataset,
     status: NDArray[np.uint16], bound: float,
 ) -> Record:  # fmt: skip
-    """Numbers of one quantity against one truth."""
-    missing = np.full(estimates.sizes["y"] * estimates.sizes["x"], np.nan)
-    each = estimates.sizes["x"]
+    """Numbers of one quantity against one truth; intervals are those of the first part alone."""
+    missing = np.full(scene.subjects, np.nan)
 
-    def of(name: str) -> NDArray[np.float64] | None:
-        return np.asarray(estimates[name].values, float).ravel() if name in estimates else None
+    def of(name: str, some: Sequence[xr.Dataset]) -> NDArray[np.float64] | None:
+        """Subject by subject in each part: all summaries are means over replicates, so their order is free."""
+        if name not in some[0]:
+            return None
+        return np.concatenate([np.asarray(part[name].values, float).ravel() for part in some])
 
-    truth = scene.truth.get((quantity, measurand), np.full(scene.subjects, np.nan))
-    still = (
-        np.asarray(limits[quantity].values, float).ravel() if quantity in limits else np.full(scene.subjects, np.nan)
-    )
-    values = of(quantity)
-    values = missing if values is None else values
+    def spread(each_subject: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([np.repeat(each_subject, part.sizes["x"]) for part in parts])
+
+    truth = scene.truth.get((quantity, measurand), missing)
+    still = np.asarray(limits[quantity].values, float).ravel() if quantity in limits else missing
+    values = of(quantity, parts)
+    values = spread(missing) if values is None else values
     described = metrics.describe(
         values,
-        truth=np.repeat(truth, each),
-        limit=np.repeat(still, each),
+        truth=spread(truth),
+        limit=spread(still),
         bound=bound,
-        sd=of(f"{quantity}_sd"),
-        low=of(f"{quantity}_lo"),
-        high=of(f"{quantity}_hi"),
+        sd=of(f"{quantity}_sd", parts),
+        low=of(f"{quantity}_lo", parts[:1]),
+        high=of(f"{quantity}_hi", parts[:1]),
         flagged=status != 0,
         at_bound=(status & Status.AT_BOUND) != 0,
     )
-    share = of(f"{quantity}_prior_share")
-    unit = estimates[quantity].attrs.get("units", "") if quantity in estimates else ""
+    share = of(f"{quantity}_prior_share", parts)
+    unit = parts[0][quantity].attrs.get("units", "") if quantity in parts[0] else ""
     return {
         "quantity": quantity, "measurand": measurand, "unit": str(unit or _unit(quantity)), **described,
         "quantiles": metrics.quantiles(values).tolist(),

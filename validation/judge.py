@@ -134,7 +134,8 @@ def _of_kind(defendant: Defendant, claim: Claim, r: Record) -> Evidence:
                 return replace(NOTHING, note="called with the scan alone, it was not asked for x_lo, x_hi")
             name = f"{claim.quantity}_sd" if claim.interval == "symmetric" else f"{claim.quantity}_lo"
             return replace(ABSENT, note=f"{defendant.name} gives no {name}")
-        return metrics.binomial_evidence(round(rate * r["n"]), r["n"], window)
+        n = r["n"] if claim.interval == "symmetric" else r["n_intervals"]
+        return metrics.binomial_evidence(round(rate * n), n, window)
     if kind == "flagged_rate":
         if not r["has_status"]:
             return replace(ABSENT, note=f"{defendant.name} gives no status")
@@ -182,7 +183,8 @@ def _row(record: Record, claim: Claim | None, verdict: str) -> dict[str, Any]:
     if "coverage" in record:
         row["coverage"] = record["coverage"]
     row["n"] = int(record.get("n", 0))
-    row["coverage_se"] = metrics.coverage_se(row["coverage"], row["n"])
+    covered = row["coverage"] is ends and record.get("n_intervals", 0)
+    row["coverage_se"] = metrics.coverage_se(row["coverage"], covered or row["n"])
     if claim is not None and claim.kind == "flagged_rate" and claim.flag != "any":
         row["flagged_rate"] = record.get("flags", {}).get(claim.flag, np.nan)
     row["claim"] = claim.id if claim is not None else ""

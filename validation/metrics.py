@@ -84,8 +84,10 @@ def describe(
         The noise-free estimate: one, or one per replicate where subjects differ in their nuisances.
     bound : float
         Cramer-Rao bound as a standard deviation.
-    sd, low, high : array, shape (n,), optional
-        The claimed standard deviation and the ends of the claimed 95 % interval.
+    sd : array, shape (n,), optional
+        The claimed standard deviation.
+    low, high : array, shape (m,), optional
+        The ends of the claimed 95 % interval, of the first m replicates: intervals may cost many times the fit.
     flagged, at_bound : bool array, shape (n,), optional
         Fits with a status, and fits at a bound.
 
@@ -141,6 +143,7 @@ def describe(
         "mean_sd": np.nan,
         "coverage_symmetric": np.nan,
         "coverage_interval": np.nan,
+        "n_intervals": 0,
     }
     if sd is not None:
         claimed = np.asarray(sd, float)
@@ -148,8 +151,10 @@ def describe(
         summary["mean_sd"] = float(np.sqrt(np.mean(claimed[finite] ** 2))) if finite.any() else np.nan
         summary["coverage_symmetric"] = float(np.mean(np.abs(x - target) <= NORMAL_95 * claimed))
     if low is not None and high is not None:
-        inside = (np.asarray(low, float) <= target) & (target <= np.asarray(high, float))
-        summary["coverage_interval"] = float(np.mean(inside & answered))
+        m = np.size(low)
+        inside = (np.asarray(low, float) <= target[:m]) & (target[:m] <= np.asarray(high, float))
+        summary["coverage_interval"] = float(np.mean(inside & answered[:m])) if m else np.nan
+        summary["n_intervals"] = m
     return summary
 
 

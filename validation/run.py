@@ -163,8 +163,7 @@ def _resolve(name: str, sheets: dict[Path, Sheet]) -> tuple[Study, list[Defendan
         study = studies.load(name)
     elif name in known:
         study = studies.load(known[name])
-    elif name in estimators.registry:
-        one = estimators.get(name)
+    elif (one := _method(name)) is not None:
         return _study_of(one.modality), [registered(one, sheets)]
     else:
         choices = [*known, *estimators.registry]
@@ -172,10 +171,19 @@ def _resolve(name: str, sheets: dict[Path, Sheet]) -> tuple[Study, list[Defendan
             f"validate: no study, modality or estimator {name!r}; a TOML file, or one of {', '.join(choices)}"
         )
     methods = study.estimators or [m for m, e in estimators.registry.items() if e.modality == study.modality]
-    for method in methods:
-        if method not in estimators.registry:
+    chosen = [_method(method) for method in methods]
+    for method, found in zip(methods, chosen, strict=True):
+        if found is None:
             raise InputError(f"{study.path}: no estimator {method!r}; one of {', '.join(estimators.registry)}")
-    return study, [registered(estimators.get(method), sheets) for method in methods]
+    return study, [registered(found, sheets) for found in chosen]
+
+
+def _method(name: str) -> Any:
+    """The estimator of that method name, ours or an installed one; None when there is none."""
+    try:
+        return estimators.get(name)
+    except InputError:
+        return None
 
 
 def _user(names: list[Any], estimator: Any, sheets: dict[Path, Sheet]) -> Charge:
@@ -183,12 +191,12 @@ def _user(names: list[Any], estimator: Any, sheets: dict[Path, Sheet]) -> Charge
     is_registered = hasattr(estimator, "claims") and hasattr(estimator, "model") and callable(estimator)
     if not names and is_registered:
         return Charge(_study_of(estimator.modality), (registered(estimator, sheets),))
-    if len(names) != 1 or os.fspath(names[0]) not in estimators.registry:
+    standard = _method(os.fspath(names[0])) if len(names) == 1 else None
+    if standard is None:
         raise InputError(
             "validate: estimator= needs the name of the estimator whose claims it is held to, one of "
             + ", ".join(estimators.registry)
         )
-    standard = estimators.get(os.fspath(names[0]))
     held_to = registered(standard, sheets)
     if is_registered:
         own = Defendant(**{**vars(held_to), "name": estimator.name, "call": estimator,

@@ -19,7 +19,7 @@ from .claims import RUNGS
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
           "subjects_quick", "nuisances", "grid", "confounder", "prior"}  # fmt: skip
-_GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "sigma", "nuisances", "quick", "full", "estimators",
+_GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full", "estimators",
          "values", "replicates"}  # fmt: skip
 _CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
 _PRIOR = {"estimators", "snr", "n", "n_quick", "n_exact"}
@@ -53,9 +53,9 @@ class Case:
         n = self.n["n"] if identifiable else self.n["elsewhere"]
         return min(n, self.n.get(estimator, n))
 
-    def most(self, quick: bool) -> int:
-        """The most replicates that any estimator is given."""
-        return self.n["quick"] if quick else max(self.n["n"], self.n["elsewhere"])
+    def with_intervals(self, replicates: int) -> int:
+        """How many of them are asked for intervals, which may cost many times the fit."""
+        return min(replicates, self.n["intervals"])
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
     axes = [[float(v) for v in _list(values[name])] for name in values]
     replicates = {k: int(v) for k, v in grid.get("replicates", {}).items()}
     n = {"n": int(grid["n"]), "elsewhere": int(grid.get("n_elsewhere", grid["n"])),
-         "quick": int(grid.get("n_quick", min(512, grid["n"]))), **replicates}  # fmt: skip
+         "quick": int(grid.get("n_quick", min(512, grid["n"]))), "intervals": int(grid.get("n_intervals", grid["n"])),
+         **replicates}  # fmt: skip
     for point in itertools.product(*axes):
         tissue = tuple(zip(values, point, strict=True))
         name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if value)
@@ -188,7 +189,7 @@ def _checked_grid(path: Path, where: str, grid: Any, ends: Mapping[str, Any]) ->
         raise InputError(f"{path}: {where}: rung = {grid['rung']!r}; one of {', '.join(RUNGS)}")
     if not all(_positive(s) for s in _list(grid["snr"])):
         raise InputError(f"{path}: {where}: snr = {grid['snr']!r}; positive numbers are expected")
-    for key in ("n", "n_elsewhere", "n_quick"):
+    for key in ("n", "n_elsewhere", "n_quick", "n_intervals"):
         if key in grid and not (isinstance(grid[key], int) and grid[key] >= 2):
             raise InputError(f"{path}: {where}: {key} = {grid[key]!r}; an integer from 2 up is expected")
     for key, choices in {"sigma": ("given", "pooled"), "nuisances": ("known", "drawn")}.items():
