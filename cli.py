@@ -149,6 +149,10 @@ def estimate(
 
     stated = None if protocol is None else simulator.protocols.get(protocol)
     series = files.read(scan, bval=bval, protocol=stated)
+    for name in (setting.name for setting in chosen.model.settings):
+        if name not in series.coords and name not in series.attrs:
+            sidecar = "a JSON sidecar beside INPUT" if name in ("TE", "TR") else "INPUT"
+            raise InputError(f"estimate {method}: {scan} does not say {name}; state it in {sidecar} or with --protocol")
     options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
     _check_kinds(options, chosen.options | {"intervals": False})
     if second is not None:
