@@ -217,6 +217,7 @@ def _inverse(A, i, n, scale, L, inverse):
         types.float64[::1],  # low
         types.float64[::1],  # high
         types.float64[::1],  # reach: what a step may change beside REACH times the value
+        types.boolean[::1],  # frozen: unknowns that stay at their start
         types.float64[::1],  # sigma (voxel), for the Rician likelihood
         types.boolean,  # rician
         types.int64,  # channels
@@ -234,7 +235,7 @@ def _inverse(A, i, n, scale, L, inverse):
     **_options,
 )
 def levenberg(
-    kernel, x, data, start, held, low, high, reach, sigma, rician, n_channel, rtol, max_evaluations, best, covariance, sd, cost, status, evaluations
+    kernel, x, data, start, held, low, high, reach, frozen, sigma, rician, n_channel, rtol, max_evaluations, best, covariance, sd, cost, status, evaluations
 ):
     """Fit all voxels of one block; a voxel whose status is set on entry is passed over."""
     n_voxel, n, n_held, n_data = data.shape[0], start.shape[1], held.shape[1], data.shape[1]
@@ -280,13 +281,16 @@ def levenberg(
                     status[v] |= NOT_CONVERGED
                 for a in range(n):
                     best[v, a] = P[a, i]
-                    if P[a, i] <= low[a] or P[a, i] >= high[a]:
+                    if not frozen[a] and (P[a, i] <= low[a] or P[a, i] >= high[a]):
                         status[v] |= AT_BOUND
+                    for b in range(n):  # what is frozen is known
+                        if frozen[a] or frozen[b]:
+                            A[max(a, b) * (max(a, b) + 1) // 2 + min(a, b), i] = 1.0 if a == b else 0.0
                 known = _inverse(A, i, n, scale, triangle, inverse)
                 if not known:
                     status[v] |= SINGULAR
                 for a in range(n):
-                    sd[v, a] = math.sqrt(inverse[a, a]) if known else np.inf
+                    sd[v, a] = 0.0 if frozen[a] else (math.sqrt(inverse[a, a]) if known else np.inf)
                 if covariance.shape[0] > 0:
                     for a in range(n):
                         for b in range(n):
@@ -313,7 +317,7 @@ def levenberg(
                     S[k, i] = data[v, k]
                     square[i] += data[v, k] * data[v, k]
                 for a in range(n):
-                    trial[a, i] = min(max(start[v, a], low[a]), high[a])
+                    trial[a, i] = start[v, a] if frozen[a] else min(max(start[v, a], low[a]), high[a])
                 for a in range(n_held):
                     trial[n + a, i] = held[v, a]
         if live == 0:
@@ -346,7 +350,7 @@ def levenberg(
         for a in range(n):
             low_a, high_a = low[a], high[a]
             for i in range(LANES):
-                outward = (P[a, i] <= low_a and g[a, i] < 0.0) or (P[a, i] >= high_a and g[a, i] > 0.0)
+                outward = frozen[a] or (P[a, i] <= low_a and g[a, i] < 0.0) or (P[a, i] >= high_a and g[a, i] > 0.0)
                 open_[a, i] = 0.0 if outward else 1.0
                 step[a, i] = 0.0 if outward else g[a, i]
         _cholesky(A, damping, open_, n, L)

@@ -84,6 +84,7 @@ def fit(
     *,
     known: Mapping[str, object] | None = None,
     start: Mapping[str, object] | None = None,
+    frozen: Sequence[str] = (),
     bounds: Mapping[str, tuple[float, float]] | None = None,
     sigma: float | np.ndarray | None = None,
     likelihood: str = "gaussian",
@@ -105,6 +106,9 @@ def fit(
     start : mapping, optional
         Starts of all free unknowns; default: the best node of a small grid over the non-linear unknowns, with the
         linear ones by projection.
+    frozen : sequence of str
+        Free unknowns that stay at their given start: held like `known`, but with the kernel of the full fit, which is
+        compiled already.
     bounds : mapping, optional
         (low, high) that replace the declared range of an unknown.
     sigma : float or ndarray, (voxel,), optional
@@ -142,6 +146,9 @@ def fit(
         kind = "complex" if kernel.CHANNELS == 2 else "real"
         raise InputError(f"data are {data.dtype}; equation {equation.name} is {kind}")
     low, high = limits(equation, free, bounds)
+    if frozen and start is None:
+        raise InputError(f"{', '.join(frozen)} cannot be frozen without a start")
+    fixed = np.array([name in frozen for name in free])
     span = high - low
     # an unknown that enters linearly may step as far as it likes; another, by its value and a part of its range
     reach = np.where([name in kernel.LINEAR for name in free], np.inf, np.where(np.isfinite(span), 0.25 * span, 0.0))
@@ -156,7 +163,7 @@ def fit(
     ) -> _Result:
         result = _Result.empty(len(block), n, covariance, state)
         loop(
-            kernel.kernel, x, block, np.ascontiguousarray(begin), held, low, high, reach, noise, likelihood == "rician", kernel.CHANNELS,
+            kernel.kernel, x, block, np.ascontiguousarray(begin), held, low, high, reach, fixed, noise, likelihood == "rician", kernel.CHANNELS,
             rtol, max_evaluations, result.theta, result.covariance, result.unit_sd, result.cost, result.status, result.evaluations,
         )  # fmt: skip
         return result

@@ -114,18 +114,18 @@ def likelihood_interval(
     sd = np.broadcast_to(np.asarray(noise.sd, dtype=float), (n_voxel,))
     fine = np.isfinite(found.theta).all(axis=1) & np.isfinite(sd) & (sd > 0)
     target = noise.quantile
-    others = [n for n in found.free if n != name]
-    keep = [found.free.index(n) for n in others]
     best = put(np.clip(found[name], low, high))
     error = found.unit_sd[:, column] * sd / (found[name] if logarithmic else 1.0)
 
     def root(x: np.ndarray, where: np.ndarray, nuisance: np.ndarray) -> np.ndarray:
         """Root of the profiled deviance at x, less the target; `nuisance` moves along."""
-        fixed = {k: _at(v, where) for k, v in (known or {}).items()}
+        values = {k: _at(v, where) for k, v in (known or {}).items()}
         held = {k: protocol[k][where] if np.ndim(protocol[k]) == 2 and len(protocol[k]) == n_voxel else protocol[k] for k in protocol}  # type: ignore[index]
+        theta = nuisance[where]
+        theta[:, column] = take(x)
         there = fit(
-            equation, data[where], held, known={**fixed, name: take(x)}, start=dict(zip(others, nuisance[where].T, strict=True)),
-            bounds={k: v for k, v in (bounds or {}).items() if k != name}, sigma=sd[where], likelihood=likelihood, rtol=1e-5,
+            equation, data[where], held, known=values, start=dict(zip(found.free, theta.T, strict=True)), frozen=(name,),
+            bounds=bounds, sigma=sd[where], likelihood=likelihood, rtol=1e-5,
         )  # fmt: skip
         ok = np.isfinite(there.theta).all(axis=1)
         nuisance[where[ok]] = there.theta[ok]
@@ -134,7 +134,7 @@ def likelihood_interval(
     ends = []
     for sign, bound in ((-1.0, put(low)), (1.0, put(high))):
         end = np.full(n_voxel, np.nan)
-        nuisance = found.theta[:, keep].copy()
+        nuisance = found.theta.copy()
         inner, inner_value = best.copy(), np.full(n_voxel, -target)
         outer, outer_value = best.copy(), np.full(n_voxel, -target)
         reach = abs(bound - best)
