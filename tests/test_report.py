@@ -38,8 +38,9 @@ def cell(name, rung, tissue, snr, quantity, measurand):
         "nuisances": "known", "protocol": "ivim_marrow", "quantity": quantity, "measurand": measurand,
         "unit": UNITS[quantity], "domain": "identifiable" if identifiable else "elsewhere", "sigma_given": 1,
         "truth": truth, "limit": limit, "mean": limit + bias, "bias": bias, "bias_se": crb / 45, "sd": 1.05 * crb,
-        "limit_sd": 0.0, "rmse": abs(limit - truth) + crb, "crb": crb, "efficiency": skill, "efficiency_se": 0.03,
-        "coverage": 0.949, "coverage_se": 0.005, "flagged_rate": 0.02, "model_error": limit - truth, "n": 2000, "seed": 0,
+        "limit_sd": 0.0, "rmse": abs(limit - truth) + crb, "crb": crb, "efficiency": skill,
+        "efficiency_se": 0.03, "coverage": 0.949, "coverage_se": 0.005,
+        "flagged_rate": 0.02, "model_error": limit - truth, "n": 2000, "seed": 0,
         "case_f": f, "case_D": D, "case_D_star": D_star, "case_pdff": np.nan,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from textwrap import fill
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
@@ -81,11 +82,9 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
             ax.plot(limit, row, "D", ms=5.5, mfc="none", mec=INK, mew=1.0, zorder=4)
             if one["quantity"][0] != quantity:
                 ax.plot([true, true], [row - 0.3, row + 0.3], color=INK, lw=1.2)
-                left, right = ax.get_xlim()
-                aside = "left" if mean > (left + right) / 2 else "right"  # where the bar is not
                 words = f"{printed(str(one['quantity'][0])).label}, its own truth"
-                ax.text(0.02 if aside == "left" else 0.98, row, words, ha=aside, va="center", fontsize=7.5, color=MUTED,
-                        transform=ax.get_yaxis_transform())  # fmt: skip
+                ax.text(_gap(ax, mean - sd, mean + sd, true), row, words, ha="center", va="center", fontsize=7.5,
+                        color=MUTED)  # fmt: skip
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.yaxis.set_major_locator(FixedLocator(range(len(names))))
         ax.set_yticklabels(names if column == 0 else [], fontsize=9, color=INK)
@@ -135,10 +134,8 @@ def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Seque
                     ax.text(0.98, 0.04 + 0.11 * place, f"slope {number(slope, 2)}", transform=ax.transAxes, ha="right",
                             fontsize=7.5, color=colour)  # fmt: skip
     handles = [Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="identity")]
-    drawn = "cases ± SD of a voxel, line with 95 % band"
     handles += [
-        Line2D([], [], color=c, marker=m, mec="none", ms=4, lw=1, label=f"rung {r}: {drawn}")
-        for r, (c, m) in rungs.items()
+        Line2D([], [], color=c, marker=m, mec="none", ms=4, lw=1, label=f"rung {r}") for r, (c, m) in rungs.items()
     ]
     open_marker = Line2D([], [], marker="o", ms=4, mfc="none", mec=MUTED, ls="", label="not identifiable")
     legend(panels.figure, [*handles, open_marker, beyond()])
@@ -334,6 +331,13 @@ def _all(present: Sequence[tuple], key: str, quantity: str) -> np.ndarray:
     """A column over all panels of a row; a stand-in only where nothing else is there, as it sets no axis."""
     own = [cells for *_, cells in present if cells["quantity"][0] == quantity] or [cells for *_, cells in present]
     return np.concatenate([cells[key] for cells in own]) if own else np.empty(0)
+
+
+def _gap(ax: Axes, *occupied: float) -> float:
+    """The middle of the widest free stretch of a horizontal axis."""
+    edges = np.sort([*ax.get_xlim(), *occupied])
+    widest = int(np.argmax(np.diff(edges)))
+    return float(edges[widest] + edges[widest + 1]) / 2
 
 
 def _first(values: np.ndarray) -> float:

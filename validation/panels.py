@@ -134,11 +134,11 @@ def by_domain(ax: Axes, cells: Cells, x: np.ndarray, y: np.ndarray, error: np.nd
 def regression(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> float:
     """Draw the least-squares line through the cases with the 95 % confidence band of its mean; return its slope.
 
-    Student's t with n - 2 degrees of freedom; NaN, and no line, for fewer than three different `x`.
+    Student's t with n - 2 degrees of freedom; NaN, and no line, for fewer than three cases or two truths.
     """
     from scipy.stats import t
 
-    if np.unique(x).size < 3:
+    if x.size < 3 or np.unique(x).size < 2:
         return float("nan")
     design = np.column_stack([np.ones_like(x), x])
     coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)

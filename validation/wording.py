@@ -206,6 +206,10 @@ def _least_wrong(at: Reference, names: Sequence[str], quantity: str) -> Markup:
     if len(rmse) < 2:
         return Markup("")
     best, worst = min(rmse, key=rmse.__getitem__), max(rmse, key=rmse.__getitem__)
+    if rmse[worst] < 1.1 * rmse[best]:
+        return Markup(
+            "In this case all estimators are about equally far from the truth in a single voxel (RMSE {})."
+        ).format(amount(rmse[best], quantity, difference=True))
     return Markup(
         "In this case a single voxel is nearest to the truth with {} (RMSE {}) and farthest with {} ({})."
     ).format(
