@@ -183,8 +183,14 @@ class Estimator:
         strangers = [n for n in options if n not in known]
         if strangers:
             raise InputError(f"{self.name}: option {', '.join(strangers)} is unknown; known are {', '.join(known) or 'none'}")
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for name, value in options.items():
+            default = known[name]
+            number = isinstance(value, (int, float, np.number, np.ndarray, xr.DataArray)) and not isinstance(value, bool)
+            if isinstance(default, (int, float)) and not number:
+                raise InputError(f"{self.name}: option {name} is {value!r}; expected a number, as {default!r}")
+            if name in ("bounds", "prior") and value is not None and not isinstance(value, Mapping):
+                raise InputError(f"{self.name}: option {name} is {value!r}; expected a mapping from unknown to range")
             if isinstance(value, (np.ndarray, xr.DataArray)) and np.ndim(value):
                 if np.shape(value) != shape:
                     raise InputError(f"{self.name}: {name} has shape {np.shape(value)}; the image has {shape}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def limits(
     for name, pair in (bounds or {}).items():
         if name not in chosen:
             raise InputError(f"bounds name {name!r}; the unknowns of {equation.name} are {', '.join(chosen)}")
-        if np.size(pair) != 2 or not float(pair[0]) < float(pair[1]):
+        if np.shape(pair) != (2,) or not float(pair[0]) < float(pair[1]):
             raise InputError(f"bounds of {name} are {pair}; expected (low, high) with low < high")
         chosen[name] = (float(pair[0]), float(pair[1]))
     return np.array([chosen[n][0] for n in free]), np.array([chosen[n][1] for n in free])
@@ -80,10 +81,10 @@ def limits(
 def fit(
     equation: Equation,
     data: np.ndarray,
-    protocol: Mapping[str, object],
+    protocol: Mapping[str, Any],
     *,
-    known: Mapping[str, object] | None = None,
-    start: Mapping[str, object] | None = None,
+    known: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
     frozen: Sequence[str] = (),
     bounds: Mapping[str, tuple[float, float]] | None = None,
     sigma: float | np.ndarray | None = None,
@@ -174,7 +175,8 @@ def fit(
         held_block, noise = np.array(held[a:b]), np.array(sigmas[a:b])  # copies: the loop takes no read-only array
         good = np.isfinite(block).all(axis=1) & np.isfinite(held_block).all(axis=1) & np.isfinite(noise)
         state = np.where(good, 0, Status.INVALID).astype(np.uint16)
-        block = np.where(good[:, None], block, 0.0)
+        # whatever is passed over must not trip the starts of the others
+        block, held_block = np.where(good[:, None], block, 0.0), np.where(good[:, None], held_block, 1.0)
         if grid is None:
             found = descend(block, given[a:b], held_block, noise, state)
         else:

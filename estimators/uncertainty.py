@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,12 +72,12 @@ def noise_of(cost: np.ndarray, freedom: int, good: np.ndarray, sigma: float | np
 def likelihood_interval(
     equation: Equation,
     data: np.ndarray,
-    protocol: Mapping[str, object],
+    protocol: Mapping[str, Any],
     found: Fit,
     name: str,
     noise: Noise,
     *,
-    known: Mapping[str, object] | None = None,
+    known: Mapping[str, Any] | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     likelihood: str = "gaussian",
     tolerance: float = 0.01,

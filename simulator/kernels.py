@@ -191,6 +191,8 @@ def _printer() -> object:
         def _print_NumberSymbol(self, e: sympy.NumberSymbol) -> str:
             return repr(float(e))
 
+        _print_Pi = _print_NumberSymbol
+
         def _call(self, e: sympy.Function) -> str:
             return f"{type(e).__name__}({self._print(e.args[0])})"
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import InputError
 
-Values = Mapping[str, object] | np.ndarray
+Values = Mapping[str, Any] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,26 @@ class Model(Protocol):
     voxels) or a (voxel, 1) array (held per voxel, as a B1 map).
     """
 
-    name: str
-    unknowns: tuple[Quantity, ...]
-    settings: tuple[Quantity, ...]
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
 
-    def signal(self, theta: Values, protocol: Mapping[str, object]) -> np.ndarray:
+    @property
+    def unknowns(self) -> tuple[Quantity, ...]:
+        """What a fit may estimate."""
+        ...
+
+    @property
+    def settings(self) -> tuple[Quantity, ...]:
+        """What the protocol sets."""
+        ...
+
+    def signal(self, theta: Values, protocol: Mapping[str, Any]) -> np.ndarray:
         """Signal, (voxel, point), real or complex."""
         ...
 
-    def jacobian(self, theta: Values, protocol: Mapping[str, object]) -> np.ndarray:
+    def jacobian(self, theta: Values, protocol: Mapping[str, Any]) -> np.ndarray:
         """Derivative of the signal with respect to each unknown, (voxel, point, unknown)."""
         ...
 
@@ -106,7 +117,7 @@ def columns(unknowns: Sequence[Quantity], theta: Values) -> np.ndarray:
     return array
 
 
-def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, object], step: float = 3e-3) -> np.ndarray:
+def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, Any], step: float = 3e-3) -> np.ndarray:
     """Jacobian of any model by four-point central differences, all perturbed copies in one batch.
 
     Parameters
@@ -187,7 +198,7 @@ def rician_information(amplitude: np.ndarray) -> np.ndarray:
 def information(
     model: Model,
     theta: Values,
-    protocol: Mapping[str, object],
+    protocol: Mapping[str, Any],
     sigma: float | np.ndarray,
     noise: str = "gaussian",
     free: Sequence[str] | None = None,
@@ -237,7 +248,7 @@ def information(
 def cramer_rao_bound(
     model: Model,
     theta: Values,
-    protocol: Mapping[str, object],
+    protocol: Mapping[str, Any],
     sigma: float | np.ndarray,
     noise: str = "gaussian",
     free: Sequence[str] | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -117,7 +117,7 @@ class Equation:
         return module(self.name, key, text)
 
     def arrange(
-        self, protocol: Mapping[str, object], n_voxel: int, free: Sequence[str], known: Mapping[str, object] | None = None
+        self, protocol: Mapping[str, Any], n_voxel: int, free: Sequence[str], known: Mapping[str, Any] | None = None
     ) -> tuple[ModuleType, np.ndarray, np.ndarray]:
         """The kernel's module, the shared values (point, shared) and the held values (voxel, held) of a protocol.
 
@@ -161,7 +161,7 @@ class Equation:
         h = np.concatenate([np.broadcast_to(values[n], (n_voxel, 1)) for n in held], axis=1) if held else np.zeros((n_voxel, 0))
         return self.compiled(free, held), np.array(x, order="C"), np.ascontiguousarray(h)
 
-    def _evaluate(self, theta: Values, protocol: Mapping[str, object], jacobian: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _evaluate(self, theta: Values, protocol: Mapping[str, Any], jacobian: bool) -> tuple[np.ndarray, np.ndarray]:
         values = columns(self.unknowns, theta)
         maps = [np.shape(protocol[k])[0] for k in protocol if np.ndim(protocol[k]) == 2]
         if maps and len(values) == 1:
@@ -178,11 +178,11 @@ class Equation:
             return signal.view(complex)[..., 0], jac[:, :, 0] + 1j * jac[:, :, 1]
         return signal[..., 0], jac[:, :, 0]
 
-    def signal(self, theta: Values, protocol: Mapping[str, object]) -> np.ndarray:
+    def signal(self, theta: Values, protocol: Mapping[str, Any]) -> np.ndarray:
         """Signal, (voxel, point), real or complex; see `Model`."""
         return self._evaluate(theta, protocol, jacobian=False)[0]
 
-    def jacobian(self, theta: Values, protocol: Mapping[str, object]) -> np.ndarray:
+    def jacobian(self, theta: Values, protocol: Mapping[str, Any]) -> np.ndarray:
         """Exact derivative with respect to each unknown, (voxel, point, unknown); see `Model`."""
         return self._evaluate(theta, protocol, jacobian=True)[1]
 

@@ -10,7 +10,13 @@ from . import diffusion, relaxation
 registry: dict[str, Equation] = {
     e.name: e for page in (relaxation, diffusion) for e in vars(page).values() if isinstance(e, Equation)
 }
-globals().update(registry)
+
+
+def __getattr__(name: str) -> Equation:
+    """`equations.ivim` is the equation called ivim."""
+    if name in registry:
+        return registry[name]
+    raise AttributeError(f"no equation {name!r}; known are {', '.join(registry)}")
 
 
 def get(name: str) -> Equation:

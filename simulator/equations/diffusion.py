@@ -11,7 +11,7 @@ from .relaxation import S0, T1, T2, TE, TR
 
 f = Quantity("f", "1", 0.0, 1.0, "perfusion fraction of the water signal", start=(0.05, 0.2))
 D = Quantity("D", "mm2/s", 0.0, 5e-3, "diffusivity of extravascular water", start=(3e-4, 7e-4, 1.5e-3))
-D_star = Quantity("D_star", "mm2/s", 1e-3, 0.3, "pseudo-diffusivity of blood", latex="D^*", start=(8e-3, 3e-2, 0.1))
+D_star = Quantity("D_star", "mm2/s", 1e-3, 0.3, "pseudo-diffusivity of blood", latex="D^*", start=(3e-3, 1.5e-2, 0.06, 0.25))
 adc = Quantity("adc", "mm2/s", 0.0, 5e-3, "apparent diffusion coefficient", latex=r"\mathrm{ADC}", start=(3e-4, 1e-3))
 kurtosis = Quantity("kurtosis", "1", 0.0, 3.0, "excess kurtosis of the displacement", latex="K", start=(0.3, 1.0))
 pdff = Quantity("pdff", "1", 0.0, 1.0, "proton density fat fraction", latex=r"\mathrm{PDFF}", start=(0.2, 0.6))
