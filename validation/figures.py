@@ -118,7 +118,7 @@ def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Seque
         truth = _all(present, "truth", quantity) * scale
         y_limits = window(_all(present, "mean", quantity) * scale, keep=0.8, include=_span(truth))
         for _, ax, own in present:
-            ax.set(xlim=window(truth, keep=1.0), ylim=y_limits)
+            ax.set(xlim=_truths(present, own, quantity), ylim=y_limits)
             ax.axline((0, 0), slope=1, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=1)
             for place, (rung, (colour, marker)) in enumerate(rungs.items()):
                 one = select(own, rung=rung)
@@ -154,7 +154,7 @@ def noise_bias(cells: Cells, quantities: Sequence[str], names: Sequence[str], sm
         relative = _over_bound(_all(present, "bias", quantity), _all(present, "crb", quantity))
         y_limits = window(relative, keep=0.8, include=(-2 * small, 2 * small))
         for _, ax, own in present:
-            ax.set(xlim=window(_all(present, "truth", quantity) * scale, keep=1.0), ylim=y_limits)
+            ax.set(xlim=_truths(present, own, quantity), ylim=y_limits)
             ax.axhspan(-small, small, color=BAND, lw=0)
             ax.axhline(0, color=INK, lw=0.8)
             error = 2 * _over_bound(own["bias_se"], own["crb"])
@@ -173,7 +173,7 @@ def model_error(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -
         present = panels.of(quantity)
         y_limits = window(_all(present, "model_error", quantity) * scale, keep=0.8, include=(0.0,))
         for _, ax, own in present:
-            ax.set(xlim=window(_all(present, "truth", quantity) * scale, keep=1.0), ylim=y_limits)
+            ax.set(xlim=_truths(present, own, quantity), ylim=y_limits)
             ax.axhline(0, color=INK, lw=0.8)
             for rung, (colour, marker) in rungs.items():
                 one = select(own, rung=rung)
@@ -232,8 +232,10 @@ def coverage(cells: Cells, quantities: Sequence[str], names: Sequence[str], nomi
     for quantity in quantities:
         present = panels.of(quantity)
         relative = _relative_bound(_all(present, "crb", quantity), _all(present, "truth", quantity))
-        low, high = _span(np.clip(relative, None, 1000)) or (1.0, 100.0)
         for _, ax, own in present:
+            alone = own["quantity"][0] != quantity
+            shown = _relative_bound(own["crb"], own["truth"]) if alone else relative
+            low, high = _span(np.clip(shown, None, 1000)) or (1.0, 100.0)
             logarithmic(ax, x=True)
             ax.set(xlim=(low / 1.3, high * 1.3), ylim=(79, 101.5))
             ax.axhspan(100 * nominal - 1, 100 * nominal + 1, color=BAND, lw=0)
@@ -331,6 +333,12 @@ def _all(present: Sequence[tuple], key: str, quantity: str) -> np.ndarray:
     """A column over all panels of a row; a stand-in only where nothing else is there, as it sets no axis."""
     own = [cells for *_, cells in present if cells["quantity"][0] == quantity] or [cells for *_, cells in present]
     return np.concatenate([cells[key] for cells in own]) if own else np.empty(0)
+
+
+def _truths(present: Sequence[tuple], own: Cells, quantity: str) -> tuple[float, float]:
+    """Horizontal limits: the truths of the whole row, or a stand-in's own."""
+    truth = own["truth"] if own["quantity"][0] != quantity else _all(present, "truth", quantity)
+    return window(truth * printed(quantity).scale, keep=1.0)
 
 
 def _gap(ax: Axes, *occupied: float) -> float:

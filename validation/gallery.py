@@ -57,8 +57,8 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
             "On the dashed line an estimator is right on average. Where the rungs part, the fit is true to its own "
             "equation, and the equation is not true to the tissue.",
             figures.truth_against_estimate(at, quantities, drawn),
-            f"{common}. A point is the mean over noise of one case, with the SD of a single voxel. The straight line goes "
-            "through the identifiable cases, with the 95 % band of its mean.",
+            f"{common}. A point is the mean over noise of one case, with the SD of a single voxel. The straight line "
+            "goes through the identifiable cases, with the 95 % band of its mean.",
         ),
         _entry(
             "model-error",
