@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,8 @@ from .status import Status
 RTOL = 1e-10
 MAX_EVALUATIONS = 300
 DOUBT = 0.5  # relative standard error from which a fit is tried from other starts
+FIRST = 40  # evaluations of a first descent, after which the slow voxels go on together
+SMALL_PRODUCT = 200_000  # multiplications; OpenBLAS starts threads above 262 144
 GLANCE = 1e-3  # rtol of a first look from another start
 _LEVENBERG = Path(__file__).with_name("levenberg.py")
 
@@ -159,44 +161,42 @@ def fit(
     every = _Result.empty(n_voxel, n, covariance, np.zeros(n_voxel, np.uint16))
     loop = compiled(_LEVENBERG).levenberg
 
-    def descend(
-        block: np.ndarray, begin: np.ndarray, held: np.ndarray, noise: np.ndarray, state: np.ndarray, rtol: float = rtol
-    ) -> _Result:
-        result = _Result.empty(len(block), n, covariance, state)
-        loop(
-            kernel.kernel, x, block, np.ascontiguousarray(begin), held, low, high, reach, fixed, noise, likelihood == "rician", kernel.CHANNELS,
-            rtol, max_evaluations, result.theta, result.covariance, result.unit_sd, result.cost, result.status, result.evaluations,
-        )  # fmt: skip
-        return result
-
     def work(a: int, b: int) -> None:
         block = np.ascontiguousarray(data[a:b], dtype=complex if kernel.CHANNELS == 2 else float)
         block = block.view(float).reshape(b - a, -1)
         held_block, noise = np.array(held[a:b]), np.array(sigmas[a:b])  # copies: the loop takes no read-only array
         good = np.isfinite(block).all(axis=1) & np.isfinite(held_block).all(axis=1) & np.isfinite(noise)
-        state = np.where(good, 0, Status.INVALID).astype(np.uint16)
         # whatever is passed over must not trip the starts of the others
         block, held_block = np.where(good[:, None], block, 0.0), np.where(good[:, None], held_block, 1.0)
-        if grid is None:
-            found = descend(block, given[a:b], held_block, noise, state)
-        else:
-            found = descend(block, grid.starts(block, held_block), held_block, noise, state)
+
+        def descend(where: np.ndarray, begin: np.ndarray, rtol: float = rtol, most: int = max_evaluations) -> _Result:
+            """Results of some voxels (a voxel may come several times), from their starts."""
+            result = _Result.empty(len(where), n, covariance, np.where(good[where], 0, Status.INVALID).astype(np.uint16))
+            loop(
+                kernel.kernel, x, block[where], np.ascontiguousarray(begin), held_block[where], low, high, reach, fixed,
+                noise[where], likelihood == "rician", kernel.CHANNELS, rtol, most, result.theta, result.covariance,
+                result.unit_sd, result.cost, result.status, result.evaluations,
+            )  # fmt: skip
+            return result
+
+        begin = given[a:b] if grid is None else grid.starts(block, held_block)
+        # a few slow voxels would leave the other lanes idle: they go on together, after the rest
+        found = descend(np.arange(b - a), begin, most=min(FIRST, max_evaluations))
+        follow = np.flatnonzero(found.status & Status.NOT_CONVERGED)
+        begin = found.theta[follow]
+        if grid is not None:
             doubtful = np.flatnonzero(good & found.doubtful(grid.nonlinear, block.shape[1] - n))
-            for some, begin in grid.others(block[doubtful], held_block[doubtful]) if doubtful.size else ():
-                again = doubtful[some]
-                glance = descend(*_rows(again, block, begin, held_block, noise), rtol=GLANCE)
-                promising = found.promising(again, glance, grid.nonlinear, block.shape[1] - n)
-                again, begin = again[promising], glance.theta[promising]
-                found.improve(again, descend(*_rows(again, block, begin, held_block, noise)))
+            some, there = grid.others(block[doubtful], held_block[doubtful])
+            some = doubtful[some]
+            glance = descend(some, there, rtol=GLANCE, most=min(FIRST, max_evaluations))
+            promising = found.promising(some, glance, grid.nonlinear, block.shape[1] - n)
+            follow = np.concatenate([follow, some[promising]])
+            begin = np.concatenate([begin, glance.theta[promising]])
+        found.improve(follow, descend(follow, begin))
         every.put(a, b, found)
 
     each_block(n_voxel, work)
     return Fit(free, every.theta, every.unit_sd, every.cost, every.status, every.evaluations, every.covariance if covariance else None)
-
-
-def _rows(where: np.ndarray, data: np.ndarray, begin: np.ndarray, held: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Arguments of a descent from `begin` for some voxels of a block."""
-    return data[where], begin, np.ascontiguousarray(held[where]), noise[where], np.zeros(len(where), np.uint16)
 
 
 @dataclass
@@ -235,13 +235,14 @@ class _Result:
         return (glance.cost < self.cost[where]) | ((glance.cost < 1.1 * self.cost[where]) & elsewhere)
 
     def improve(self, where: np.ndarray, other: _Result) -> None:
-        """Take the other result's fits where their cost is lower."""
-        lower = other.cost < self.cost[where]
-        self.evaluations[where] += other.evaluations
+        """Take the other result's fits where their cost is not higher; a voxel may come several times."""
+        order = np.argsort(-other.cost, kind="stable")  # the lowest cost is written last
+        order = order[other.cost[order] <= self.cost[where[order]]]
+        np.add.at(self.evaluations, where, other.evaluations)
         for name in ("theta", "unit_sd", "cost", "status", "covariance"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if len(mine):
-                mine[where[lower]] = theirs[lower]
+                mine[where[order]] = theirs[order]
 
     def put(self, first: int, last: int, block: _Result) -> None:
         """Copy a block's result into voxels first to last."""
@@ -272,17 +273,19 @@ class _Grid:
         """Best start of each voxel, (voxel, free), within the bounds."""
         return self._best(*self._scores(data, held), np.arange(len(self.nodes)))
 
-    def others(self, data: np.ndarray, held: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def others(self, data: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ways into other basins: the best start at each level, that `starts` did not take, of the most-graded unknown.
 
-        Yields the voxels that have not started from that level, and their starts.
+        Returns voxel numbers, each as often as it has such starts, and the starts, (row, free).
         """
         score, amplitude = self._scores(data, held)
         taken = self.level[score.argmin(axis=1)]
+        voxels, begins = [np.zeros(0, int)], [np.zeros((0, self.nodes.shape[1]))]
         for level in np.unique(self.level):
             some = np.flatnonzero(taken != level)
-            if some.size:
-                yield some, self._best(score[some], amplitude[some], np.flatnonzero(self.level == level))
+            voxels.append(some)
+            begins.append(self._best(score[some], amplitude[some], np.flatnonzero(self.level == level)))
+        return np.concatenate(voxels), np.concatenate(begins)
 
     def _best(self, score: np.ndarray, amplitude: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         best = nodes[score[:, nodes].argmin(axis=1)]
@@ -307,7 +310,10 @@ class _Grid:
         n_voxel, n_node = len(data), len(self.nodes)
         if self.shared is not None:
             offset, q, triangle = self.shared
-            along = (data @ q).reshape(n_voxel, n_node, -1)
+            # in pieces that BLAS keeps on the calling thread: its own threads would fight ours
+            piece = max(1, SMALL_PRODUCT // q.size)
+            along = np.concatenate([data[i : i + piece] @ q for i in range(0, max(n_voxel, 1), piece)])
+            along = along.reshape(n_voxel, n_node, -1)
             score = np.zeros((n_voxel, n_node))
             if offset.any():
                 along -= np.einsum("jm,mjl->jl", offset, q.reshape(len(q), n_node, -1))
