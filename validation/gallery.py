@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from . import figures, wording
+from . import curves, figures, wording
 from .style import Cells, columns, select, to_svg
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
             "Model error: what stays without noise",
             "Limit minus truth. Averaging does not help against it; only a better model or protocol does.",
             figures.model_error(at, quantities, drawn),
-            f"{common}. On rung matched an error here is a fault of the fit itself.",
+            f"{common}. On rung matched an error here is a fault of the fit itself, or the pull of its prior.",
         ),
         _entry(
             "noise-bias",
@@ -85,7 +85,7 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
                 "Spread against the bound",
                 "No unbiased estimator can lie below the bound. One that does has a bias, a prior, or fit limits at "
                 "work.",
-                figures.spread_against_bound(own, quantities, drawn),
+                curves.spread_against_bound(own, quantities, drawn),
                 f"Rung {rung}, one case: {wording.tissue(own)}. Two standard errors are drawn.",
             )
         )
@@ -103,19 +103,30 @@ def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -
 
 
 def _confounders(points: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
-    affected = [quantity for quantity in quantities if np.any(points["measurand"] == quantity)]
-    drawn = [name for name in names if np.any(points["estimator"] == name)]
-    if not affected:
-        return []
-    return [
-        _entry(
-            "confounders",
-            "Confounders, one at a time",
-            "How far the noise-free answer is from the truth when one thing goes wrong and everything else is ideal.",
-            figures.confounders(points, affected, drawn),
-            "At the first point of each curve the confounder is off.",
-        )
-    ]
+    """What every estimator suffers from; then, by estimator, what it suffers when it is told something wrong."""
+    tried_by: dict[str, tuple[str, ...]] = {}
+    for kind in dict.fromkeys(points["confounder"].tolist()):
+        present = set(points["estimator"][points["confounder"] == kind].tolist())
+        tried_by[kind] = tuple(name for name in names if name in present)
+    found = []
+    for number, drawn in enumerate(dict.fromkeys(sorted(tried_by.values(), key=len, reverse=True))):
+        kinds = [kind for kind, tried in tried_by.items() if tried == drawn]
+        here = np.isin(points["confounder"].astype(str), kinds)
+        own = {column: values[here] for column, values in points.items()}
+        affected = [quantity for quantity in quantities if np.any(own["measurand"] == quantity)]
+        if affected and drawn:
+            alone = f" of {drawn[0]}" if len(drawn) == 1 and len(names) > 1 else ""
+            found.append(
+                _entry(
+                    f"confounders-{number}" if number else "confounders",
+                    f"Confounders{alone}, one at a time",
+                    "How far the noise-free answer is from the truth when one thing goes wrong and everything else is "
+                    "ideal.",
+                    curves.confounders(own, affected, drawn),
+                    "Noise-free, one case.",
+                )
+            )
+    return found
 
 
 def _priors(entries: Cells, quantities: Sequence[str]) -> list[dict[str, Any]]:
@@ -130,7 +141,7 @@ def _priors(entries: Cells, quantities: Sequence[str]) -> list[dict[str, Any]]:
                     f"How much of {name} is prior",
                     "Over its own prior no estimator beats a posterior mean. What the prior mean alone achieves, "
                     "without a measurement, is not a merit of the data.",
-                    figures.prior_ratios(one, over),
+                    curves.prior_ratios(one, over),
                     "Truths drawn from the declared prior.",
                 )
             )

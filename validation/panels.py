@@ -102,8 +102,8 @@ def grid(cells: Cells, quantities: Sequence[str], names: Sequence[str], x: str, 
             if not here["truth"].size:
                 _empty(ax, show.label)
             elif here["quantity"][0] != quantity:
-                ax.text(0.03, 0.97, printed(str(here["quantity"][0])).label, transform=ax.transAxes, va="top",
-                        fontsize=8, color=MUTED)  # fmt: skip
+                ax.text(1.0, 1.03, printed(str(here["quantity"][0])).label, transform=ax.transAxes, ha="right",
+                        va="bottom", fontsize=8, color=MUTED)  # fmt: skip
         if across:  # one name for the row, under its middle
             left, right = (made[quantity, name].get_position() for name in (names[0], names[-1]))
             figure.text((left.x0 + right.x1) / 2, left.y0 - 0.36 / height, x.format(**words), ha="center", va="center",

@@ -167,7 +167,7 @@ def window(values: np.ndarray, keep: float = 0.9, include: Sequence[float] = ())
         finite = np.asarray(include or (0.0, 1.0), dtype=float)
     tail = (1.0 - keep) / 2.0
     low, high = np.quantile(finite, [tail, 1.0 - tail])
-    reach = 1.5 * (high - low)
+    reach = 3.0 * (high - low)
     low, high = max(finite.min(), low - reach), min(finite.max(), high + reach)
     for value in include:
         low, high = min(low, value), max(high, value)
