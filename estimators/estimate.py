@@ -2,7 +2,7 @@
 
 A core is `core(data, protocol, noise, intervals, **options) -> dict`: `data` (voxel, point), `protocol` a mapping of
 settings (scalar, (point,) or (voxel, 1)), `noise` the noise SD or None, and it returns one array a quantity, with
-`x_sd`, on request `x_lo` and `x_hi`, and `status`. The `Estimator` does what every estimator needs around it:
+`x_sd`, on request `x_lo` and `x_hi`, `status`, and perhaps `attrs` to note. The `Estimator` does what every estimator needs around it:
 labels, units, mask, status, provenance.
 """
 
@@ -23,7 +23,7 @@ from ..simulator.acquisition import Protocol
 from ..simulator.symbolic import Equation
 from .status import Status, attributes
 
-Core = Callable[..., dict[str, np.ndarray]]
+Core = Callable[..., dict[str, Any]]
 ENTRY_POINTS = "bonemri.estimators"
 _UNITS = {"b": ("s/mm2", "s/mm^2", "s mm-2", "s/mm²"), "echo": ("s",), "time": ("s",), "TE": ("s",), "TR": ("s",)}
 
@@ -126,8 +126,9 @@ class Estimator:
         # a voxel whose data mean nothing goes in as NaN, so that it can neither be fitted nor count for the noise
         values = values if usable.all() else np.where(usable[:, None], values, np.nan)
         out = self.core(values, protocol, noise, intervals, **chosen)
+        notes = out.pop("attrs", {})
         out["status"] = out["status"] | np.where(usable, 0, Status.INVALID).astype(np.uint16)
-        return self._dataset(scan, voxel_dims, shape, pick, out, chosen, noise)
+        return self._dataset(scan, voxel_dims, shape, pick, out, chosen, noise).assign_attrs(notes)
 
     def _data(self, scan: xr.DataArray) -> tuple[np.ndarray, tuple[str, ...]]:
         if not isinstance(scan, xr.DataArray):

@@ -8,6 +8,7 @@ spectrum, suppression, TE, TR and the relaxation times are; those that are not g
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def ivim_fat_aware(
     D_fat: float | np.ndarray | None = None,
     likelihood: str = "gaussian",
     bounds: Mapping[str, tuple[float, float]] | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """S0, f, D* and D with everything else known.
 
     `pdff` is a fraction or a map; `residual` the fraction of the fat signal that suppression leaves, by default that
@@ -88,7 +89,9 @@ def ivim_fat_aware(
             out[f"{name}_lo"], out[f"{name}_hi"] = likelihood_interval(
                 model, data, settings, fit, name, noise, known=known, bounds=bounds, likelihood=likelihood
             )
-    return {**out, "status": fit.status | low_signal(data, noise) | not_identified(out)}
+    assumed = ", ".join(f"{name} {means[name]:.4g}" for name, value in given.items() if value is None)
+    status = fit.status | low_signal(data, noise) | not_identified(out)
+    return {**out, "status": status, "attrs": {"population_means": assumed or "none"}}
 
 
 def _residual(suppression: object, spectrum: str) -> float:
