@@ -16,7 +16,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -25,23 +25,27 @@ import numba
 
 if TYPE_CHECKING:
     import sympy
+    from sympy.printing.pycode import PythonCodePrinter
 
 _HERE = Path(__file__).parent
 _F2, _F1 = numba.types.float64[:, ::1], numba.types.float64[::1]
+SIGNATURE = numba.types.void(_F2, _F1, _F2, _F2)
 # Passed as a pointer with an explicit signature: a dispatcher or a closure would miss the cache in every process.
-KERNEL = numba.types.FunctionType(numba.types.void(_F2, _F1, _F2, _F2))
+KERNEL = numba.types.FunctionType(SIGNATURE)
 
 
 def cache_directory() -> Path:
     """Where compiled modules are kept: `$BONEMRI_CACHE`, else the user's cache, else a temporary folder."""
     named = os.environ.get("BONEMRI_CACHE")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # the folder for temporary files is shared by all users: each keeps a cache of their own there
     user = f"bonemri-{os.getuid() if hasattr(os, 'getuid') else os.environ.get('USERNAME', 'user')}"
-    for folder in filter(None, (named, Path(home) / "bonemri", Path(tempfile.gettempdir()) / user)):
+    folders = [Path(home) / "bonemri", Path(tempfile.gettempdir()) / user]
+    for folder in [Path(named), *folders] if named else folders:
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return Path(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # a folder that exists may still refuse to be written
+                return folder
         except OSError:
             continue
     return Path(tempfile.mkdtemp(prefix="bonemri-"))
@@ -54,7 +58,7 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def module(stem: str, key: str, source: object) -> ModuleType:
+def module(stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
     """The module `stem` of the cache, written when absent; `source` is its text, or a function that prints it.
 
     The module lives in this package by name, so that its relative imports work, and numba keeps its machine code
@@ -67,7 +71,7 @@ def module(stem: str, key: str, source: object) -> ModuleType:
     if not file.exists():
         handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(source() if callable(source) else str(source))
+            stream.write(source if isinstance(source, str) else source())
         os.replace(beside, file)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -142,11 +146,12 @@ def source(
     lines = [
         "from math import log, sqrt",
         "from numba import njit",
+        "from .kernels import SIGNATURE",
         "from .lanes import FASTMATH, LANES, cos, exp, expm1, rows, sin",
         f"LINEAR = {tuple(str(q) for q in linear(expression, free))!r}",
         f"CHANNELS = {len(parts)}",
         f"HELD = {len(held)}",
-        '@njit("void(f8[:,::1],f8[::1],f8[:,::1],f8[:,::1])", fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)',
+        '@njit(SIGNATURE, fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)',
         "def kernel(theta, x, y, jac):",
         f"    theta = rows(theta, ({len(lane)}, LANES))",
         f"    y = rows(y, ({len(parts)}, LANES))",
@@ -163,7 +168,7 @@ def source(
     return "\n".join(lines) + "\n"
 
 
-def _printer() -> object:
+def _printer() -> PythonCodePrinter:
     from sympy.printing.pycode import PythonCodePrinter
 
     class Lanes(PythonCodePrinter):

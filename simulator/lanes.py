@@ -48,34 +48,38 @@ def _as_int(typingctx, value):
 
 
 @inlined
-def exp(x):
-    """e**x, clamped to [-708, 709] so that the exponent bits cannot overflow; NaN passes."""
+def _reduced(x):
+    """x = n ln 2 + r as (r, 2**n), with q = (e**r - 1 - r)/r**2 between them.
+
+    x is clamped to [-708, 709] so that the exponent bits cannot overflow; NaN passes.
+    """
     x = min(max(x, -708.0), 709.0)
     t = x * _LOG2E + _ROUND
     n = t - _ROUND
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    p = _E9 + r * (_E10 + r * (_E11 + r * (_E12 + r * _E13)))
-    p = _E4 + r * (_E5 + r * (_E6 + r * (_E7 + r * (_E8 + r * p))))
-    p = 1.0 + r * (1.0 + r * (_E2 + r * (_E3 + r * p)))
-    return p * _as_float((_as_int(t) + 1023) << 52)
+    q = _E9 + r * (_E10 + r * (_E11 + r * (_E12 + r * _E13)))
+    q = _E4 + r * (_E5 + r * (_E6 + r * (_E7 + r * (_E8 + r * q))))
+    q = _E2 + r * (_E3 + r * q)
+    return r, q, _as_float((_as_int(t) + 1023) << 52)
+
+
+@inlined
+def exp(x):
+    """e**x for x within [-708, 709], its value at the nearer end beyond; NaN passes."""
+    r, q, scale = _reduced(x)
+    return (1.0 + r * (1.0 + r * q)) * scale
 
 
 @inlined
 def expm1(x):
     """e**x - 1 without cancellation near 0: 2**n (e**r - 1) + (2**n - 1)."""
-    x = min(max(x, -708.0), 709.0)
-    t = x * _LOG2E + _ROUND
-    n = t - _ROUND
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    p = _E9 + r * (_E10 + r * (_E11 + r * (_E12 + r * _E13)))
-    p = _E4 + r * (_E5 + r * (_E6 + r * (_E7 + r * (_E8 + r * p))))
-    p = r + r * r * (_E2 + r * (_E3 + r * p))
-    scale = _as_float((_as_int(t) + 1023) << 52)
-    return p * scale + (scale - 1.0)
+    r, q, scale = _reduced(x)
+    return (r + r * r * q) * scale + (scale - 1.0)
 
 
 @inlined
 def _quarter(x, shift):
+    """sin(x + shift pi/2): the sine or cosine of x less the nearest multiple of pi/2, signed by the quarter turn."""
     t = x * _TWO_OVER_PI + _ROUND
     n = t - _ROUND
     q = _as_int(t) + shift
@@ -101,6 +105,8 @@ def cos(x):
 
 @intrinsic
 def _pointer(typingctx, array):
+    """The address of an array's first element."""
+
     def codegen(context, builder, signature, args):
         return make_array(signature.args[0])(context, builder, args[0]).data
 
@@ -111,5 +117,3 @@ def _pointer(typingctx, array):
 def rows(array, shape):
     """The same memory with a shape that the compiler knows: without it the loops over lanes do not vectorise."""
     return carray(_pointer(array), shape)
-
-

@@ -126,8 +126,8 @@ def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, Any],
     theta, protocol
         As for `Model.signal`.
     step : float
-        Step, as a fraction of each unknown's declared range (of 1 where the range is infinite), and of its value
-        where that is larger; never past half-way to zero.
+        Step, as a fraction of each unknown's value; of its declared range where the value is 0 (of 1 where that range
+        is infinite).
 
     Returns
     -------
@@ -140,7 +140,7 @@ def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, Any],
     """
     values = columns(model.unknowns, theta)
     span = np.array([q.high - q.low if np.isfinite(q.high - q.low) else 0.0 for q in model.unknowns])
-    # a step tied to the value where there is one: ranges of rates span decades, and the signal bends on the scale of the value
+    # tied to the value where there is one: ranges of rates span decades, and the signal bends on the scale of the value
     h = step * np.where(values != 0.0, np.abs(values), np.where(span > 0.0, span, 1.0))
     shifts, weights = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
     n_voxel, n = values.shape
@@ -149,7 +149,7 @@ def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, Any],
         batch[a, :, :, a] += shifts[:, None] * h[:, a]
     held = {
         name: np.tile(v, (4 * n, 1)) if np.ndim(v) == 2 and np.shape(v)[0] == n_voxel > 1 else v
-        for name, v in ((k, protocol[k]) for k in protocol)
+        for name, v in protocol.items()
     }
     signal = model.signal(batch.reshape(-1, n), held).reshape(n, 4, n_voxel, -1)
     return np.einsum("s,asvp->vpa", weights, signal) / h[:, None, :]
@@ -157,6 +157,7 @@ def numerical_jacobian(model: Model, theta: Values, protocol: Mapping[str, Any],
 
 @cache
 def _rician_factor_table() -> tuple[np.ndarray, np.ndarray]:
+    """Amplitudes over the noise SD, (knot,), and the quadrature of `rician_information` there, (knot,)."""
     from scipy.integrate import quad_vec
     from scipy.special import i0e, i1e
 
@@ -235,7 +236,7 @@ def information(
         raise InputError(f"free names {', '.join(strangers)}; the model's unknowns are {', '.join(names)}")
     jac = model.jacobian(theta, protocol)[..., [names.index(n) for n in free]]
     scale = np.broadcast_to(np.asarray(sigma, dtype=float).reshape(-1, 1, 1), (jac.shape[0], 1, 1))
-    weight = 1.0
+    weight: float | np.ndarray = 1.0
     if noise == "rician":
         signal = model.signal(theta, protocol)
         magnitude = np.abs(signal)

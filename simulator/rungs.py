@@ -27,8 +27,15 @@ PROPERTIES = ("T1_observed", "T1_intrinsic", "T2", "R2_prime", "D", "D_star", "k
 class Scannable(Shape):
     """What can be scanned: anything with these two data sets."""
 
-    truth: xr.Dataset
-    pools: xr.Dataset
+    @property
+    def truth(self) -> xr.Dataset:
+        """True values of each voxel."""
+        ...
+
+    @property
+    def pools(self) -> xr.Dataset:
+        """Spin pools of each voxel, with a dimension `pool`."""
+        ...
 
 
 class Matched:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from .model import Model
 from .rungs import Matched, Pools, Scannable, unknowns_of
 
 RUNGS = ("matched", "pools", "engine", "scan")
+
 
 def scan(
     phantom: Scannable,
@@ -82,7 +83,7 @@ def scan(
     grid = _grid(phantom)
     if rung == "matched":
         named = equation or protocol.equation
-        model = cast(Model, equations.get(named) if isinstance(named, str) else named)
+        model: Model = equations.get(named) if isinstance(named, str) else named
         source: Matched | Pools = Matched(model, unknowns_of(model, phantom, protocol, values or {}, grid))
     else:
         if equation is not None or values:

@@ -9,7 +9,7 @@ from .lanes import FASTMATH, LANES
 _F2 = types.float64[:, ::1]
 _F3 = types.float64[:, :, ::1]
 _F4 = types.float64[:, :, :, ::1]
-_R2 = types.Array(types.float64, 2, "C", readonly=True)
+_R2 = types.Array(types.float64, 2, "C", readonly=True)  # takes a read-only array and any other
 
 
 @njit(

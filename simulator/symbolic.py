@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import sympy
 
 _SWEEP = Path(__file__).with_name("sweep.py")
+_FUNCTIONS = ("exp", "sin", "cos", "tan", "log", "sqrt", "pi", "I", "Abs")  # by sympy's names; expm1 is added to them
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ class Equation:
         import sympy as sp
         from sympy.codegen.cfunctions import expm1
 
-        known = {"expm1": expm1, **{f: getattr(sp, f) for f in ("exp", "sin", "cos", "tan", "log", "sqrt", "pi", "I", "Abs")}}
-        known.update(self.symbols)
+        known = {name: getattr(sp, name) for name in _FUNCTIONS} | {"expm1": expm1} | self.symbols
         for part, text in self.where.items():
             known[part] = sp.sympify(text, locals=known)
         expression = sp.sympify(self.formula, locals=known) if isinstance(self.formula, str) else self.formula
@@ -119,7 +119,7 @@ class Equation:
     def arrange(
         self, protocol: Mapping[str, Any], n_voxel: int, free: Sequence[str], known: Mapping[str, Any] | None = None
     ) -> tuple[ModuleType, np.ndarray, np.ndarray]:
-        """The kernel's module, the shared values (point, shared) and the held values (voxel, held) of a protocol.
+        """The kernel for a protocol, and the values that it takes.
 
         Parameters
         ----------
@@ -130,6 +130,15 @@ class Equation:
             The unknowns that are differentiated.
         known : mapping, optional
             Values of the unknowns that are not free: a scalar, or one a voxel.
+
+        Returns
+        -------
+        kernel : module
+            As `compiled` gives it.
+        shared : ndarray, (point, shared)
+            Settings and known values that all voxels share.
+        held : ndarray, (voxel, held)
+            Settings and known values that each voxel has for itself.
 
         Raises
         ------
@@ -146,25 +155,29 @@ class Equation:
                 raise InputError(f"equation {self.name}: {name} is neither free nor given a value")
             v = np.asarray(known[name], dtype=float)
             values[name] = v.reshape(-1, 1) if v.ndim else v
-        held = [n for n, v in values.items() if v.ndim == 2]
         for name, v in values.items():
             if v.ndim > 2 or (v.ndim == 2 and (v.shape[1] != 1 or v.shape[0] not in (1, n_voxel))):
-                raise InputError(f"equation {self.name}: {name} has shape {v.shape}; expected a scalar, (point,) or ({n_voxel}, 1)")
-        shared = [values[n] for n in values if n not in held]
-        order = [q.name for q in (*self.unknowns, *self.settings) if q.name in values and q.name not in held]
-        sizes = {v.size for v in shared if v.ndim}
-        if len(sizes) > 1:
-            lengths = ", ".join(f"{n} {values[n].size}" for n in order if values[n].ndim)
-            raise InputError(f"equation {self.name}: protocol arrays of different lengths ({lengths})")
-        n_point = sizes.pop() if sizes else 1
-        x = np.stack([np.broadcast_to(values[n], n_point) for n in order], axis=-1) if order else np.zeros((n_point, 0))
-        h = np.concatenate([np.broadcast_to(values[n], (n_voxel, 1)) for n in held], axis=1) if held else np.zeros((n_voxel, 0))
-        return self.compiled(free, held), np.array(x, order="C"), np.ascontiguousarray(h)
+                expected = f"expected a scalar, (point,) or ({n_voxel}, 1)"
+                raise InputError(f"equation {self.name}: {name} has shape {v.shape}; {expected}")
+        held = [n for n, v in values.items() if v.ndim == 2]
+        shared = [q.name for q in (*self.unknowns, *self.settings) if q.name in values and q.name not in held]
+        lengths = {n: values[n].size for n in shared if values[n].ndim}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{n} {size}" for n, size in lengths.items())
+            raise InputError(f"equation {self.name}: protocol arrays of different lengths ({listed})")
+        n_point = next(iter(lengths.values()), 1)
+        x, theta_held = np.empty((n_point, len(shared))), np.empty((n_voxel, len(held)))
+        for m, n in enumerate(shared):
+            x[:, m] = values[n]
+        for j, n in enumerate(held):
+            theta_held[:, j] = values[n][:, 0]
+        return self.compiled(free, held), x, theta_held
 
     def _evaluate(self, theta: Values, protocol: Mapping[str, Any], jacobian: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Signal (voxel, point), and Jacobian (voxel, point, unknown) where asked for (of no voxels otherwise)."""
         values = columns(self.unknowns, theta)
-        maps = [np.shape(protocol[k])[0] for k in protocol if np.ndim(protocol[k]) == 2]
-        if maps and len(values) == 1:
+        maps = [np.shape(v)[0] for v in protocol.values() if np.ndim(v) == 2]
+        if maps and len(values) == 1:  # one tissue under a map of settings
             values = np.repeat(values, max(maps), axis=0)
         n_voxel, names = len(values), [q.name for q in self.unknowns]
         free = names if jacobian else []
@@ -173,8 +186,7 @@ class Equation:
         kernel, x, held = self.arrange(protocol, n_voxel, free, known)
         theta_held = np.concatenate([values, held], axis=1) if jacobian else held
         signal, jac = sweep(kernel, theta_held, x, len(free))
-        channels = kernel.CHANNELS
-        if channels == 2:
+        if kernel.CHANNELS == 2:
             return signal.view(complex)[..., 0], jac[:, :, 0] + 1j * jac[:, :, 1]
         return signal[..., 0], jac[:, :, 0]
 

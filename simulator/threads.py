@@ -28,7 +28,21 @@ def count() -> int:
 
 
 def each_block(n_voxel: int, work: Callable[[int, int], object], block: int = BLOCK) -> None:
-    """Call `work(first, last)` for each block of voxels, in parallel where the work releases the interpreter."""
+    """Call `work(first, last)` for each block of voxels, in parallel where the work releases the interpreter.
+
+    Parameters
+    ----------
+    n_voxel : int
+    work : callable
+        Takes the block's first voxel and the one after its last; what it gives back is dropped.
+    block : int
+        Voxels of a block.
+
+    Raises
+    ------
+    InputError
+        As `count`; whatever the work raises passes through.
+    """
     edges = [(a, min(a + block, n_voxel)) for a in range(0, n_voxel, block)]
     if len(edges) < 2 or count() == 1:
         for a, b in edges:

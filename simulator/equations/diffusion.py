@@ -7,11 +7,13 @@ pseudo-diffusion limit, where the diffusion time is long against the transit of 
 
 from ..model import Quantity
 from ..symbolic import Equation
-from .relaxation import S0, T1, T2, TE, TR
+from .relaxation import S0, T1, T2, TE, TR, visible
 
 f = Quantity("f", "1", 0.0, 1.0, "perfusion fraction of the water signal", start=(0.05, 0.2))
 D = Quantity("D", "mm2/s", 0.0, 5e-3, "diffusivity of extravascular water", start=(3e-4, 7e-4, 1.5e-3))
-D_star = Quantity("D_star", "mm2/s", 1e-3, 0.3, "pseudo-diffusivity of blood", latex="D^*", start=(3e-3, 1.5e-2, 0.06, 0.25))
+D_star = Quantity(
+    "D_star", "mm2/s", 1e-3, 0.3, "pseudo-diffusivity of blood", latex="D^*", start=(3e-3, 1.5e-2, 0.06, 0.25)
+)
 adc = Quantity("adc", "mm2/s", 0.0, 5e-3, "apparent diffusion coefficient", latex=r"\mathrm{ADC}", start=(3e-4, 1e-3))
 kurtosis = Quantity("kurtosis", "1", 0.0, 3.0, "excess kurtosis of the displacement", latex="K", start=(0.3, 1.0))
 pdff = Quantity("pdff", "1", 0.0, 1.0, "proton density fat fraction", latex=r"\mathrm{PDFF}", start=(0.2, 0.6))
@@ -30,7 +32,9 @@ def _of(pool: str, t1: tuple[float, float], t2: tuple[float, float]) -> tuple[Qu
     )
 
 
-water, blood, fat = _of("water", (0.3, 3.0), (5e-3, 0.3)), _of("blood", (0.5, 3.0), (0.01, 0.4)), _of("fat", (0.1, 1.0), (0.01, 0.3))
+water = _of("water", (0.3, 3.0), (5e-3, 0.3))
+blood = _of("blood", (0.5, 3.0), (0.01, 0.4))
+fat = _of("fat", (0.1, 1.0), (0.01, 0.3))
 
 mono_exponential = Equation(
     name="mono_exponential",
@@ -61,13 +65,11 @@ ivim_kurtosis = Equation(
     assumptions="The cumulant expansion stops at b**2: it turns upward at b D K = 3, and is used well below.",
 )
 
-_VISIBLE = "(-expm1(-TR/T1_{0}) - 2*exp(-TR/T1_{0})*expm1(TE/(2*T1_{0})))*exp(-TE/T2_{0})"
-
 spin_echo_diffusion = Equation(
     name="spin_echo_diffusion",
     title="One pool in a diffusion-weighted spin echo",
     formula="density*visible*exp(-b*D + (b*D)**2*kurtosis/6)",
-    where={"visible": "(-expm1(-TR/T1) - 2*exp(-TR/T1)*expm1(TE/(2*T1)))*exp(-TE/T2)"},
+    where={"visible": visible("T1", "T2")},
     unknowns=(density, T1, T2, D, kurtosis),
     settings=(b, TE, TR),
     source="Stejskal and Tanner, J Chem Phys 42:288 (1965), doi:10.1063/1.1695690",
@@ -78,7 +80,7 @@ ivim_fat_aware = Equation(
     name="ivim_fat_aware",
     title="Intravoxel incoherent motion over residual fat, with relaxation",
     formula="S0*((1 - pdff)*((1 - f)*W*exp(-b*D) + f*B*exp(-b*D_star)) + pdff*residual*F*exp(-b*D_fat))",
-    where={"W": _VISIBLE.format("water"), "B": _VISIBLE.format("blood"), "F": _VISIBLE.format("fat")},
+    where={part: visible(f"T1_{pool}", f"T2_{pool}") for part, pool in (("W", "water"), ("B", "blood"), ("F", "fat"))},
     unknowns=(S0, f, D_star, D, pdff, residual, D_fat, *water, *blood, *fat),
     settings=(b, TE, TR),
     source="Dieckmeyer et al., Magn Reson Med 78:1432 (2017), doi:10.1002/mrm.26500",

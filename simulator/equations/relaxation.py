@@ -11,7 +11,9 @@ from ..symbolic import Equation
 S0 = Quantity("S0", "a.u.", 0.0, float("inf"), "signal without relaxation, at full recovery", latex="S_0")
 T1 = Quantity("T1", "s", 0.015, 6.0, "longitudinal relaxation time", latex="T_1", start=(0.2, 0.6, 1.5))
 T2 = Quantity("T2", "s", 3e-4, 3.0, "transverse relaxation time", latex="T_2", start=(1e-3, 1e-2, 5e-2, 2e-1))
-R2star = Quantity("R2star", "1/s", 0.0, 5000.0, "apparent transverse relaxation rate", latex="R_2^*", start=(20.0, 100.0, 500.0))
+R2star = Quantity(
+    "R2star", "1/s", 0.0, 5000.0, "apparent transverse relaxation rate", latex="R_2^*", start=(20.0, 100.0, 500.0)
+)
 efficiency = Quantity(
     "efficiency", "1", 0.0, 1.0, "inversion efficiency: 1 inverts fully, 0 not at all", latex=r"\eta", start=(0.6, 0.95)
 )
@@ -22,6 +24,12 @@ TI = Quantity("TI", "s", 0.0, 10.0, "inversion time", latex=r"T_\mathrm{I}")
 TM = Quantity("TM", "s", 0.0, 2.0, "mixing time", latex=r"T_\mathrm{M}")
 flip_angle = Quantity("flip_angle", "rad", 0.0, 3.2, "nominal flip angle", latex=r"\alpha")
 B1 = Quantity("B1", "1", 0.3, 1.7, "actual over nominal flip angle", latex="B_1")
+
+
+def visible(t1: str, t2: str) -> str:
+    """The part of a pool that a spin echo shows, as the text of a formula, from the names of the pool's T1 and T2."""
+    return f"(-expm1(-TR/{t1}) - 2*exp(-TR/{t1})*expm1(TE/(2*{t1})))*exp(-TE/{t2})"
+
 
 spoiled_gradient_echo = Equation(
     name="spoiled_gradient_echo",
@@ -50,7 +58,7 @@ spin_echo = Equation(
     name="spin_echo",
     title="Spin echo, 90 and 180 degrees",
     formula="S0*visible",
-    where={"visible": "(-expm1(-TR/T1) - 2*exp(-TR/T1)*expm1(TE/(2*T1)))*exp(-TE/T2)"},
+    where={"visible": visible("T1", "T2")},
     unknowns=(S0, T1, T2),
     settings=(TE, TR),
     source="Hahn, Phys Rev 80:580 (1950), doi:10.1103/PhysRev.80.580",
