@@ -242,7 +242,7 @@ def test_one_estimator_alone_and_an_unfinished_trial():
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    trial = made_up(names=("ivim",))
+    trial = made_up(names=("ivim",), confounders=xr.Dataset(), prior=xr.Dataset())
     path = report.write_page(trial, tmp_path)
     assert path == tmp_path / "index.html"
     # A few hundred kB of drawings; 5 MB would mean that points are drawn that nobody can tell apart.

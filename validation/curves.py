@@ -71,8 +71,12 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
     return figure
 
 
-def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str]) -> Figure:
-    """Model error against the strength of one confounder at a time; it is off at the first strength, which has a ring."""
+def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str], everyone: Sequence[str] = ()) -> Figure:
+    """Model error against the strength of one confounder at a time.
+
+    At the first strength of each curve the confounder is off; a ring marks it. `everyone` are the estimators of the
+    page, so that colours stay the same where only some are drawn.
+    """
     kinds = list(dict.fromkeys(points["confounder"].tolist()))
     wide = 132 // max(6, len(kinds))  # letters above a panel
     titles = {kind: fill(_title(points, kind), wide) for kind in kinds}
@@ -82,7 +86,7 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str]) 
     used = min(0.99, 0.085 + 0.2 * len(kinds))  # few panels keep the size that many have
     spec = figure.add_gridspec(len(quantities), len(kinds), left=0.085, right=used,
                                top=1 - head / height, bottom=0.45 / height, wspace=0.14, hspace=0.16)  # fmt: skip
-    looks = series(names)
+    looks = {name: look for name, look in series(everyone or names).items() if name in names}
     for row, quantity in enumerate(quantities):
         show = printed(quantity)
         own = {name: cells_of(points, quantity, name) for name in names}

@@ -122,7 +122,7 @@ def _confounders(points: Cells, names: Sequence[str], quantities: Sequence[str])
                     f"Confounders{alone}, one at a time",
                     "How far the noise-free answer is from the truth when one thing goes wrong and everything else is "
                     "ideal.",
-                    curves.confounders(own, affected, drawn),
+                    curves.confounders(own, affected, drawn, names),
                     "Noise-free, one case.",
                 )
             )

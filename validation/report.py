@@ -47,9 +47,8 @@ def write_page(trial: Trial, folder: str | os.PathLike[str]) -> Path:
         When the page cannot be written.
     """
     path = Path(folder) / "index.html"
-    text = render(trial)
     with writing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(render(trial), encoding="utf-8")
     return path
 
 
