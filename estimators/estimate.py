@@ -2,14 +2,15 @@
 
 A core is `core(data, protocol, noise, intervals, **options) -> dict`: `data` (voxel, point), `protocol` a mapping of
 settings (scalar, (point,) or (voxel, 1)), `noise` the noise SD or None, and it returns one array a quantity, with
-`x_sd`, on request `x_lo` and `x_hi`, `status`, and perhaps `attrs` to note. The `Estimator` does what every estimator needs around it:
-labels, units, mask, status, provenance.
+`x_sd`, on request `x_lo` and `x_hi`, `status`, and perhaps `attrs` to note. The `Estimator` does what every estimator
+needs around it: labels, units, mask, status, provenance.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .. import __version__
 from ..errors import InputError
 from ..simulator.acquisition import Protocol
 from ..simulator.symbolic import Equation
@@ -83,7 +85,7 @@ class Estimator:
         mask: np.ndarray | xr.DataArray | None = None,
         sigma: float | np.ndarray | xr.DataArray | None = None,
         intervals: bool = False,
-        **options: object,
+        **options: Any,
     ) -> xr.Dataset:
         """Estimate every voxel.
 
@@ -111,45 +113,46 @@ class Estimator:
         InputError
             If the scan, the mask, sigma or an option is not what it should be.
         """
-        data, voxel_dims = self._data(scan)
-        shape = tuple(scan.sizes[d] for d in voxel_dims)
-        inside = np.ones(shape, bool) if mask is None else _mask(mask, voxel_dims, shape)
+        data, dims = self._data(scan)
+        image = _Image.of(dims, data.shape[:-1], mask)
+        protocol = self._protocol(scan, image)
+        chosen = self._options(options, image)
+        noise = _sigma(sigma, image)
         flat = data.reshape(-1, data.shape[-1])
-        pick = np.flatnonzero(inside)
-        protocol = self._protocol(scan, voxel_dims, shape, pick, options)
-        chosen = self._options(options, voxel_dims, shape, pick)
-        noise = _sigma(sigma, voxel_dims, shape, pick)
-        values = flat[pick] if pick.size < len(flat) else flat
-        usable = np.isfinite(values).all(axis=1) & (np.abs(values) > 0).any(axis=1)
-        if not np.iscomplexobj(values):
-            usable &= (values >= 0).all(axis=1)
+        values = flat[image.pick] if image.pick.size < len(flat) else flat
+        usable = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (values > 0).any(axis=1)
         # a voxel whose data mean nothing goes in as NaN, so that it can neither be fitted nor count for the noise
         values = values if usable.all() else np.where(usable[:, None], values, np.nan)
         out = self.core(values, protocol, noise, intervals, **chosen)
         notes = out.pop("attrs", {})
         out["status"] = out["status"] | np.where(usable, 0, Status.INVALID).astype(np.uint16)
-        return self._dataset(scan, voxel_dims, shape, pick, out, chosen, noise).assign_attrs(notes)
+        return self._dataset(scan, image, out, chosen, noise is not None).assign_attrs(notes)
 
-    def _data(self, scan: xr.DataArray) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _data(self, scan: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The scan's numbers with the encoding last, and the names of the other dimensions."""
+        encoding = self.encoding
         if not isinstance(scan, xr.DataArray):
-            raise InputError(f"{self.name}: the scan is a {type(scan).__name__}; expected an xarray.DataArray with dimension {self.encoding}")
-        if self.encoding not in scan.dims:
-            raise InputError(f"{self.name}: the scan has dimensions {', '.join(map(str, scan.dims))}; expected one called {self.encoding}")
-        if self.encoding not in scan.coords:
-            raise InputError(f"{self.name}: dimension {self.encoding} has no coordinate; give its values, e.g. {self.encoding}=[...]")
+            expected = f"expected an xarray.DataArray with dimension {encoding}"
+            raise InputError(f"{self.name}: the scan is a {type(scan).__name__}; {expected}")
+        if encoding not in scan.dims:
+            listed = ", ".join(map(str, scan.dims))
+            raise InputError(f"{self.name}: the scan has dimensions {listed}; expected one called {encoding}")
+        if encoding not in scan.coords:
+            remedy = f"give its values, e.g. {encoding}=[...]"
+            raise InputError(f"{self.name}: dimension {encoding} has no coordinate; {remedy}")
         if "coil" in scan.dims:
-            raise InputError(f"{self.name}: the scan has a coil dimension; combine the coils first (simulator.scan(..., combine=True))")
-        dims = tuple(str(d) for d in scan.dims if d != self.encoding)
-        array = scan.transpose(*dims, self.encoding).to_numpy()
-        if array.dtype.kind not in "fiubc":
-            raise InputError(f"{self.name}: the scan holds {array.dtype}; expected numbers")
+            remedy = "combine the coils first (simulator.scan(..., combine=True))"
+            raise InputError(f"{self.name}: the scan has a coil dimension; {remedy}")
+        dims = tuple(str(d) for d in scan.dims if d != encoding)
+        array = scan.transpose(*dims, encoding).to_numpy()
         if array.dtype.kind == "c":
             raise InputError(f"{self.name}: the scan is complex; expected magnitudes (take abs)")
-        return array if array.dtype.kind in "fc" else array.astype(float), dims
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{self.name}: the scan holds {array.dtype}; expected numbers")
+        return array if array.dtype.kind == "f" else array.astype(float), dims
 
-    def _protocol(
-        self, scan: xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray, options: Mapping[str, object]
-    ) -> dict[str, Any]:
+    def _protocol(self, scan: xr.DataArray, image: _Image) -> dict[str, Any]:
+        """The model's settings and what else is needed, as the scan states them."""
         protocol: dict[str, Any] = {}
         wanted = [q.name for q in self.model.settings] + list(self.needs)
         for name in wanted:
@@ -163,9 +166,12 @@ class Estimator:
                 if coord.ndim == 0 or coord.dims == (self.encoding,):
                     value = np.asarray(coord.to_numpy(), dtype=float)
                 elif self.encoding not in coord.dims:
-                    value = coord.broadcast_like(scan.isel({self.encoding: 0}, drop=True)).transpose(*dims).to_numpy().reshape(-1, 1)[pick]
+                    whole = coord.broadcast_like(scan.isel({self.encoding: 0}, drop=True))
+                    value = image.take(name, whole)[:, None]
                 else:
-                    raise InputError(f"{self.name}: {name} has dimensions {', '.join(map(str, coord.dims))}; expected a scalar, along {self.encoding}, or a map")
+                    listed = ", ".join(map(str, coord.dims))
+                    expected = f"expected a scalar, along {self.encoding}, or a map"
+                    raise InputError(f"{self.name}: {name} has dimensions {listed}; {expected}")
             elif name in scan.attrs:
                 value = np.asarray(scan.attrs[name], dtype=float)
             elif name in self.needs:
@@ -179,57 +185,52 @@ class Estimator:
             protocol[name] = value
         return protocol
 
-    def _options(self, options: Mapping[str, object], dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray) -> dict[str, Any]:
+    def _options(self, options: Mapping[str, Any], image: _Image) -> dict[str, Any]:
+        """The options as the core takes them: maps as (voxel,) arrays."""
         known = self.options
-        strangers = [n for n in options if n not in known]
+        strangers = ", ".join(n for n in options if n not in known)
         if strangers:
-            raise InputError(f"{self.name}: option {', '.join(strangers)} is unknown; known are {', '.join(known) or 'none'}")
+            raise InputError(f"{self.name}: option {strangers} is unknown; known are {', '.join(known) or 'none'}")
         chosen: dict[str, Any] = {}
         for name, value in options.items():
             default = known[name]
-            number = isinstance(value, (int, float, np.number, np.ndarray, xr.DataArray)) and not isinstance(value, bool)
-            if isinstance(default, (int, float)) and not number:
+            numeric = (int, float, np.number, np.ndarray, xr.DataArray)
+            if isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, numeric)):
                 raise InputError(f"{self.name}: option {name} is {value!r}; expected a number, as {default!r}")
             if name in ("bounds", "prior") and value is not None and not isinstance(value, Mapping):
                 raise InputError(f"{self.name}: option {name} is {value!r}; expected a mapping from unknown to range")
             if isinstance(value, (np.ndarray, xr.DataArray)) and np.ndim(value):
-                if np.shape(value) != shape:
-                    raise InputError(f"{self.name}: {name} has shape {np.shape(value)}; the image has {shape}")
-                value = np.asarray(value, dtype=float).ravel()[pick]
+                value = image.take(f"{self.name}: {name}", value).astype(float)
             chosen[name] = value
         return chosen
 
     def _dataset(
         self,
         scan: xr.DataArray,
-        dims: tuple[str, ...],
-        shape: tuple[int, ...],
-        pick: np.ndarray,
+        image: _Image,
         out: Mapping[str, np.ndarray],
-        options: Mapping[str, object],
-        noise: object,
+        options: Mapping[str, Any],
+        noise_given: bool,
     ) -> xr.Dataset:
-        size = int(np.prod(shape))
-        variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, object]]] = {}
+        """The core's arrays as labelled images, with where they come from."""
+        variables = {}
         for name, values in out.items():
+            dims = (*image.dims, "level")[: len(image.dims) + values.ndim - 1]
             if name == "status":
-                full = np.full(size, Status.OUTSIDE_MASK, np.uint16)
-                attrs = attributes()
+                variables[name] = (dims, image.put(values, np.uint16(Status.OUTSIDE_MASK)), attributes())
             else:
-                full = np.full(size, np.nan)
-                attrs = self._attributes(name)
-            full[pick] = values
-            variables[name] = (dims, full.reshape(shape), attrs)
-        coords = {k: v for k, v in scan.coords.items() if set(v.dims) <= set(dims) and v.dims}
-        from .. import __version__
-
+                variables[name] = (dims, image.put(values, np.float64(np.nan)), self._attributes(name))
+        coords = {k: v for k, v in scan.coords.items() if v.dims and set(v.dims) <= set(image.dims)}
+        if "levels" in options:
+            levels = np.asarray(options["levels"], dtype=float)
+            coords["level"] = xr.DataArray(levels, dims="level", attrs={"units": "1", "long_name": "probability"})
         plain = {k: v for k, v in options.items() if np.ndim(v) == 0 and not isinstance(v, Mapping)}
         attrs = {
             "method": self.name,
             "version": __version__,
             "model": self.model.name,
             "options": json.dumps(plain, default=str),
-            "sigma": "given" if noise is not None else "pooled residuals",
+            "sigma": "given" if noise_given else "pooled residuals",
             "source": self.source,
         }
         for key in ("protocol", "affine", "voxel_size"):
@@ -238,10 +239,12 @@ class Estimator:
         return xr.Dataset(variables, coords=coords, attrs=attrs)
 
     def _attributes(self, name: str) -> dict[str, object]:
+        """Unit and meaning of an output, by its name."""
         stem, _, suffix = name.rpartition("_")
         kinds = {
             "sd": "standard uncertainty of the {}; +- 1.96 of it covers 95 %",
             "lo": "lower end of the 95 % interval of the {}",
+            "quantile": "quantiles of the posterior of the {}",
             "hi": "upper end of the 95 % interval of the {}",
         }
         if name in self.quantities:
@@ -265,34 +268,53 @@ def _check_unit(method: str, name: str, unit: object) -> None:
         raise InputError(f"{method}: {name} is in {unit}; expected {allowed[0]}")
 
 
-def _voxels(what: str, value: object, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    if isinstance(value, xr.DataArray) and set(map(str, value.dims)) == set(dims):
-        value = value.transpose(*dims)
-    array = np.asarray(value)
-    if array.shape != shape:
-        raise InputError(f"the {what} has shape {array.shape}; the image has {shape}")
-    return array
+@dataclass(frozen=True)
+class _Image:
+    """How the estimated voxels lie in the image: its dimensions and shape, and their places in its flat order."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    pick: np.ndarray
+
+    @classmethod
+    def of(cls, dims: tuple[str, ...], shape: tuple[int, ...], mask: np.ndarray | xr.DataArray | None) -> _Image:
+        """The voxels of the mask; all of them without one."""
+        whole = cls(dims, shape, np.arange(math.prod(shape)))
+        if mask is None:
+            return whole
+        array = whole.take("the mask", mask)
+        inside = (array != 0) & ~np.isnan(array) if array.dtype.kind == "f" else array != 0
+        if not inside.any():
+            raise InputError("the mask is empty; expected at least one voxel that is not 0")
+        return cls(dims, shape, np.flatnonzero(inside))
+
+    def take(self, what: str, value: Any) -> np.ndarray:
+        """The estimated voxels of a map, (voxel,); a labelled map may have its dimensions in any order."""
+        if isinstance(value, xr.DataArray) and set(map(str, value.dims)) == set(self.dims):
+            value = value.transpose(*self.dims)
+        array = np.asarray(value)
+        if array.shape != self.shape:
+            raise InputError(f"{what} has shape {array.shape}; the image has {self.shape}")
+        return array.ravel()[self.pick]
+
+    def put(self, values: np.ndarray, elsewhere: np.generic) -> np.ndarray:
+        """An image of the estimated voxels' values, (voxel, ...), and another value in the rest, of that one's type."""
+        flat = np.full((math.prod(self.shape), *values.shape[1:]), elsewhere, elsewhere.dtype)
+        flat[self.pick] = values
+        return flat.reshape(*self.shape, *values.shape[1:])
 
 
-def _mask(mask: np.ndarray | xr.DataArray, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    array = _voxels("mask", mask, dims, shape)
-    inside = (array != 0) & ~np.isnan(array) if array.dtype.kind == "f" else array != 0
-    if not inside.any():
-        raise InputError("the mask is empty; expected at least one voxel that is not 0")
-    return inside
-
-
-def _sigma(
-    sigma: float | np.ndarray | xr.DataArray | None, dims: tuple[str, ...], shape: tuple[int, ...], pick: np.ndarray
-) -> float | np.ndarray | None:
+def _sigma(sigma: float | np.ndarray | xr.DataArray | None, image: _Image) -> float | np.ndarray | None:
     if sigma is None:
         return None
-    array = np.asarray(sigma, dtype=float)
-    if array.ndim:
-        array = _voxels("sigma", sigma, dims, shape).astype(float).ravel()[pick]
+    if np.ndim(sigma) == 0:
+        if not 0 < float(sigma) < math.inf:
+            raise InputError(f"sigma is {sigma}; expected a positive noise SD")
+        return float(sigma)
+    array = image.take("the sigma", sigma).astype(float)
     if not (np.isfinite(array).all() and (array > 0).all()):
-        raise InputError(f"sigma is {sigma if not array.ndim else 'not positive everywhere'}; expected a positive noise SD")
-    return float(array) if not array.ndim else array
+        raise InputError("sigma is not positive everywhere; expected a positive noise SD")
+    return array
 
 
 def estimator(**declared: Any) -> Callable[[Core], Estimator]:

@@ -313,7 +313,7 @@ class _Grid:
             # in pieces that BLAS keeps on the calling thread: its own threads would fight ours
             piece = max(1, SMALL_PRODUCT // q.size)
             along = np.concatenate([data[i : i + piece] @ q for i in range(0, max(n_voxel, 1), piece)])
-            along = along.reshape(n_voxel, n_node, -1)
+            along = along.reshape(n_voxel, n_node, len(self.linear))
             score = np.zeros((n_voxel, n_node))
             if offset.any():
                 along -= np.einsum("jm,mjl->jl", offset, q.reshape(len(q), n_node, -1))
