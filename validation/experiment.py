@@ -98,7 +98,8 @@ def warm_up(plan: Plan, scenes: _Scenes, jobs: Sequence[tuple[Case, Defendant]])
     first = {(case.rung, defendant.name): (case, defendant) for case, defendant in reversed(jobs)}
     for case, defendant in first.values():
         scene = scenes.of(case, defendant)
-        ladder.bound(defendant.model, defendant.unknowns, scene.theta, plan.protocol, 1.0)
+        anywhere = {quantity.name: quantity.starts[0] for quantity in defendant.model.unknowns}
+        ladder.bound(defendant.model, defendant.unknowns, anywhere, plan.protocol, 1.0)
         if not defendant.registered:
             continue
         noisy = add_noise(scene.clean, snr=case.snr, seed=0)

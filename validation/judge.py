@@ -101,7 +101,9 @@ def _rows_of(
 def _evidence(defendant: Defendant, claim: Claim, record: Record) -> Evidence:
     """The number that a claim is about, with its two p-values."""
     if record.get("reason"):
-        return replace(ABSENT, note=record["reason"])
+        # An estimator that broke down has shown nothing, not even the failure that it declares.
+        gone = ABSENT if claim.expect == "holds" else replace(ABSENT, against=1.0, favour=0.0)
+        return replace(gone, note=record["reason"])
     evidence = _of_kind(defendant, claim, record)
     if claim.kind in ("efficiency", "noise_bias", "rmse_over_bound"):
         # These average over the answered fits, so answers must not be missing where they are hard to give.

@@ -113,6 +113,9 @@ def scenes(
     """
     means = tissues.defaults(study.tissue, study.field) if study.tissue else {}
     means = {name: means[name] for name in study.nuisances if name in means}
+    if SUPPRESSION in means:  # what the suppression leaves of the fat: how an equation, which has no peaks, knows it
+        left = protocol.fat_suppression.with_efficiency(means[SUPPRESSION])
+        means["residual"] = left.residual(*tissues.spectrum())
     drawn = {name: value for name, value in (nuisances or {}).items() if name not in cases[0]}
     subjects = next((len(value) for value in drawn.values()), 1)
     voxels = len(cases) * subjects

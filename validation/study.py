@@ -19,10 +19,10 @@ from .claims import RUNGS
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
           "subjects_quick", "nuisances", "grid", "confounder", "prior"}  # fmt: skip
-_GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full", "estimators",
-         "values", "replicates"}  # fmt: skip
+_GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full",
+         "estimators", "values", "replicates"}  # fmt: skip
 _CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
-_PRIOR = {"estimators", "snr", "n", "n_quick", "n_exact"}
+_PRIOR = {"snr", "n", "n_quick", "n_exact", "wrong"}
 CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "noise")
 # Symbols of case names: the value is shown in the unit that the field reads it in.
 _SHOWN = {"D": ("D", 1e3), "D_star": ("D*", 1e3), "adc": ("ADC", 1e3)}
