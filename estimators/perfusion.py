@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..simulator import equations
 from ..simulator.model import variances
+from ..simulator.symbolic import Equation
 from . import solver
 from .estimate import estimator
 from .status import Status
@@ -35,7 +37,8 @@ def points_for(name: str, protocol: Mapping[str, np.ndarray], unknowns: int) -> 
     """Refuse a protocol with fewer different b-values than unknowns."""
     different = np.unique(np.round(protocol["b"], 6)).size
     if different < unknowns:
-        raise InputError(f"{name}: b has {different} different values; at least {unknowns} are needed for {unknowns} unknowns")
+        need = f"at least {unknowns} are needed for {unknowns} unknowns"
+        raise InputError(f"{name}: b has {different} different values; {need}")
 
 
 def low_signal(data: np.ndarray, noise: Noise) -> np.ndarray:
@@ -49,6 +52,12 @@ def standard_errors(fit: solver.Fit, noise: Noise) -> dict[str, np.ndarray]:
     """`x_sd` of every fitted unknown, widened so that +- 1.96 of it covers 95 %."""
     scale = np.asarray(noise.sd) * noise.widening
     return {f"{name}_sd": fit.unit_sd[:, i] * scale for i, name in enumerate(fit.free)}
+
+
+def noise_of_fit(fit: solver.Fit, data: np.ndarray, sigma: float | np.ndarray | None) -> Noise:
+    """Noise SD: given, or pooled over the voxels that converged; one with an unknown at its bound counts too."""
+    settled = (fit.status & ~np.uint16(Status.AT_BOUND)) == 0
+    return noise_of(fit.cost, data.shape[1] - len(fit.free), settled, sigma)
 
 
 def not_identified(values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -95,12 +104,49 @@ def fit_ivim(
 ) -> solver.Fit:
     """Bi-exponential fit with the compartments named: D* is the larger diffusivity."""
     fit = solver.fit(equations.ivim, data, protocol, sigma=sigma, likelihood=likelihood, bounds=bounds)
-    swapped = fit["D_star"] < fit["D"]  # the formula is the same with f -> 1 - f and the diffusivities exchanged
+    # the formula is the same with f -> 1 - f and the diffusivities exchanged
+    swapped = np.flatnonzero(fit["D_star"] < fit["D"])[:, None]
     f, star, slow = (fit.free.index(n) for n in ("f", "D_star", "D"))
     fit.theta[swapped, f] = 1.0 - fit.theta[swapped, f]
     for array in (fit.theta, fit.unit_sd):
-        array[np.ix_(swapped, [star, slow])] = array[np.ix_(swapped, [slow, star])]
+        array[swapped, [star, slow]] = array[swapped, [slow, star]]
     return fit
+
+
+def estimates(
+    fit: solver.Fit,
+    data: np.ndarray,
+    protocol: Mapping[str, Any],
+    sigma: float | np.ndarray | None,
+    intervals: bool,
+    *,
+    model: Equation = equations.ivim,
+    known: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    likelihood: str = "gaussian",
+) -> dict[str, np.ndarray]:
+    """Values, standard errors, intervals where asked for and status of the four unknowns of a fit of `model`.
+
+    Parameters
+    ----------
+    fit : Fit
+        Of S0, f, D* and D, with `known`, `bounds` and `likelihood` as given here.
+    data : ndarray, (voxel, point)
+    protocol : mapping
+        Settings of the model.
+    sigma : float or ndarray, (voxel,), optional
+        The noise SD where it is known.
+    intervals : bool
+        Whether to add the likelihood intervals of f, D* and D.
+    """
+    noise = noise_of_fit(fit, data, sigma)
+    out = {name: fit[name] for name in QUANTITIES} | standard_errors(fit, noise)
+    if intervals:
+        for name in ("f", "D_star", "D"):
+            out[f"{name}_lo"], out[f"{name}_hi"] = likelihood_interval(
+                model, data, protocol, fit, name, noise, known=known, bounds=bounds, likelihood=likelihood
+            )
+    return {**out, "status": fit.status | low_signal(data, noise) | not_identified(out)}
 
 
 @estimator(
@@ -126,14 +172,7 @@ def ivim(
     """All four unknowns at once, within the declared ranges or `bounds`."""
     points_for("ivim", protocol, 4)
     fit = fit_ivim(data, protocol, sigma, likelihood, bounds)
-    noise = noise_of(fit.cost, data.shape[1] - 4, (fit.status & ~np.uint16(Status.AT_BOUND)) == 0, sigma)
-    out = {name: fit[name] for name in QUANTITIES} | standard_errors(fit, noise)
-    if intervals:
-        for name in ("f", "D_star", "D"):
-            out[f"{name}_lo"], out[f"{name}_hi"] = likelihood_interval(
-                equations.ivim, data, protocol, fit, name, noise, bounds=bounds, likelihood=likelihood
-            )
-    return {**out, "status": fit.status | low_signal(data, noise) | not_identified(out)}
+    return estimates(fit, data, protocol, sigma, intervals, bounds=bounds, likelihood=likelihood)
 
 
 @estimator(
@@ -163,7 +202,8 @@ def ivim_segmented(
     points_for("ivim-segmented", protocol, 4)
     high = np.asarray(protocol["b"]) >= threshold
     if np.unique(protocol["b"][high]).size < 2:
-        raise InputError(f"ivim-segmented: fewer than two b-values at or above threshold {threshold:g}; lower the threshold")
+        few = f"fewer than two b-values at or above threshold {threshold:g}"
+        raise InputError(f"ivim-segmented: {few}; lower the threshold")
     limit = {"adc": (bounds or {}).get("D", (0.0, 5e-3))}
     first = solver.fit(equations.mono_exponential, data[:, high], {"b": protocol["b"][high]}, bounds=limit)
     later = {k: v for k, v in (bounds or {}).items() if k != "D"}
@@ -177,7 +217,10 @@ def ivim_segmented(
 
 
 def _two_step_errors(
-    theta: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray], protocol: Mapping[str, np.ndarray], high: np.ndarray
+    theta: Mapping[str, np.ndarray],
+    first: Mapping[str, np.ndarray],
+    protocol: Mapping[str, np.ndarray],
+    high: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Standard errors for unit noise of the two-step fit, to first order: each estimate is a linear map of the noise.
 
@@ -185,8 +228,9 @@ def _two_step_errors(
     step two: the variances are the squared rows of these maps.
     """
     good = np.isfinite(np.stack(list(theta.values()))).all(axis=0)
-    fill = {k: np.where(good, v, 1e-3) for k, v in theta.items()}
-    one = equations.mono_exponential.jacobian({k: np.where(good, v, 1e-3) for k, v in first.items()}, {"b": protocol["b"][high]})
+    # where there is no estimate the maps are taken at some place, and dropped at the end
+    begin, fill = ({k: np.where(good, v, 1e-3) for k, v in values.items()} for values in (first, theta))
+    one = equations.mono_exponential.jacobian(begin, {"b": protocol["b"][high]})
     a = np.zeros((len(good), high.size))
     a[:, high] = np.linalg.pinv(one)[:, 1]
     jacobian = equations.ivim.jacobian(fill, protocol)

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..simulator import equations, tissues
+from ..simulator import FatSuppression, equations, tissues
 from . import solver
 from .estimate import estimator
-from .perfusion import CLAIMS, QUANTITIES, low_signal, not_identified, points_for, standard_errors
-from .status import Status
-from .uncertainty import likelihood_interval, noise_of
+from .perfusion import CLAIMS, QUANTITIES, estimates, points_for
 
 NUISANCES = ("pdff", "T1_water", "T2_water", "T1_blood", "T2_blood", "T1_fat", "T2_fat", "D_fat")
 
@@ -42,7 +40,7 @@ def population(field: float) -> dict[str, float]:
 )
 def ivim_fat_aware(
     data: np.ndarray,
-    protocol: Mapping[str, np.ndarray],
+    protocol: Mapping[str, Any],
     sigma: float | np.ndarray | None,
     intervals: bool,
     *,
@@ -72,31 +70,36 @@ def ivim_fat_aware(
     if "field_strength" not in protocol and any(v is None for v in given.values()):
         raise InputError("ivim-fat-aware: the scan lacks field_strength (T), by which the population means are chosen")
     means = population(float(protocol["field_strength"])) if any(v is None for v in given.values()) else {}
-    known: dict[str, object] = {name: means[name] if v is None else v for name, v in given.items()}
+    known: dict[str, Any] = {name: means[name] if v is None else v for name, v in given.items()}
     known["residual"] = _residual(protocol.get("fat_suppression"), spectrum) if residual is None else residual
     for name, value in known.items():
-        array = np.asarray(value, dtype=float)
-        fraction = name in ("pdff", "residual")
-        if (array < 0).any() or (fraction and (array > 1).any()) or (name.startswith("T") and (array == 0).any()):
-            raise InputError(f"ivim-fat-aware: {name} reaches {array.min():g} to {array.max():g}; expected {'0 to 1' if fraction else 'positive values'}")
+        _check(name, value)
     settings = {q.name: protocol[q.name] for q in equations.ivim_fat_aware.settings}
     model = equations.ivim_fat_aware
     fit = solver.fit(model, data, settings, known=known, sigma=sigma, likelihood=likelihood, bounds=bounds)
-    noise = noise_of(fit.cost, data.shape[1] - 4, (fit.status & ~np.uint16(Status.AT_BOUND)) == 0, sigma)
-    out = {name: fit[name] for name in QUANTITIES} | standard_errors(fit, noise)
-    if intervals:
-        for name in ("f", "D_star", "D"):
-            out[f"{name}_lo"], out[f"{name}_hi"] = likelihood_interval(
-                model, data, settings, fit, name, noise, known=known, bounds=bounds, likelihood=likelihood
-            )
+    out = estimates(
+        fit, data, settings, sigma, intervals, model=model, known=known, bounds=bounds, likelihood=likelihood
+    )
     assumed = ", ".join(f"{name} {means[name]:.4g}" for name, value in given.items() if value is None)
-    status = fit.status | low_signal(data, noise) | not_identified(out)
-    return {**out, "status": status, "attrs": {"population_means": assumed or "none"}}
+    return {**out, "attrs": {"population_means": assumed or "none"}}
 
 
-def _residual(suppression: object, spectrum: str) -> float:
-    """Fraction of the fat signal left by the scan's stated suppression, else by the population mean's efficiency."""
+def _check(name: str, value: Any) -> None:
+    """Refuse a nuisance that is not a number or map within its range; a NaN in a map is the affair of its voxel."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"ivim-fat-aware: {name} is {value!r}; expected a number or a map") from None
+    fraction = name in ("pdff", "residual")
+    if (array < 0).any() or (fraction and (array > 1).any()) or (name.startswith("T") and (array == 0).any()):
+        expected = "0 to 1" if fraction else "positive values"
+        raise InputError(f"ivim-fat-aware: {name} reaches {array.min():g} to {array.max():g}; expected {expected}")
+
+
+def _residual(suppression: FatSuppression | None, spectrum: str) -> float:
+    """Fraction of the fat signal that the scan's stated suppression leaves."""
     if suppression is None:
-        raise InputError("ivim-fat-aware: the scan states no fat suppression; give residual=, the fraction of the fat signal that is left")
+        remedy = "give residual=, the fraction of the fat signal that is left"
+        raise InputError(f"ivim-fat-aware: the scan states no fat suppression; {remedy}")
     peaks = tissues.spectrum(spectrum)
-    return float(suppression.residual(peaks.shift, peaks.area))  # type: ignore[attr-defined]
+    return float(suppression.residual(peaks.shift, peaks.area))
