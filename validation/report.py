@@ -129,15 +129,13 @@ def verdicts(trial: Trial) -> dict[str, list[Judgement]]:
 
 
 def known_limits(trial: Trial) -> list[dict[str, Any]]:
-    """Declared failures that occur, one entry a reason."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """Declared failures that occur, one entry a reason, with the estimators that share it."""
+    found: dict[tuple[str, str], list[str]] = {}
     for j in verdicts(trial)["limits"]:
-        new = {"reason": j.reason, "source": j.source, "estimators": [], "sentences": []}
-        entry = found.setdefault((j.reason, j.source), new)
-        for key, value in (("estimators", j.estimator), ("sentences", j.sentence)):
-            if value not in entry[key]:
-                entry[key].append(value)
-    return list(found.values())
+        sharing = found.setdefault((j.reason or j.sentence, j.source), [])
+        if j.estimator not in sharing:
+            sharing.append(j.estimator)
+    return [{"reason": reason, "source": source, "estimators": who} for (reason, source), who in found.items()]
 
 
 def claims(trial: Trial, cells: Cells, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -224,7 +222,7 @@ def formula(latex: str, name: str) -> Markup:
 
 def _names(trial: Trial, cells: Cells) -> list[str]:
     present = cells["estimator"].tolist() if cells else []
-    return list(dict.fromkeys([*present, *(j.estimator for j in trial.judgements)]))
+    return list(dict.fromkeys([*(j.estimator for j in trial.judgements), *present]))
 
 
 def _quantities(cells: Cells) -> list[str]:

@@ -14,8 +14,8 @@ from .panels import RUNGS, cells_of
 from .style import DASH, Cells, number, printed, select
 
 SIGNS = {
-    "+-": "±", ">=": "≥", "<=": "≤", " - ": " − ", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s",
-    "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f",
+    "+-": "±", ">=": "≥", "<=": "≤", " - ": " − ", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s", "s/mm2": "s/mm²",
+    "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f", " pdff ": " PDFF ",
 }  # fmt: skip
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]?\d+)\b")
 DOI = re.compile(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])")
