@@ -6,7 +6,7 @@ posterior variance over the prior variance, 0 where the data decide and 1 where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,8 @@ from .uncertainty import noise_of
 
 _POSTERIOR = Path(__file__).with_name("posterior.py")
 UNKNOWNS = ("f", "D_star", "D")
-SAMPLES = 2048
-ENOUGH = 0.1  # effective part of the samples below which a voxel is sampled again
+SAMPLES = 1024
+ENOUGH = 0.2  # effective part of the samples below which a voxel is sampled again
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,12 @@ def ivim_bayes(
     *,
     prior: Mapping[str, Prior] | None = None,
     samples: int = SAMPLES,
+    levels: Sequence[float] = (),
 ) -> dict[str, np.ndarray]:
-    """Posterior mean and SD of f, D* and D (priors of `PRIOR`, or `prior`) and S0 (flat prior, integrated exactly)."""
+    """Posterior mean and SD of f, D* and D (priors of `PRIOR`, or `prior`) and S0 (flat prior, integrated exactly).
+
+    `levels` are probabilities at which the quantiles of the posterior are wanted, as `x_quantile`.
+    """
     points_for("ivim-bayes", protocol, 4)
     strangers = set(prior or {}) - set(PRIOR)
     if strangers:
@@ -140,22 +144,23 @@ def ivim_bayes(
     kernel = equations.ivim.compiled((), (*UNKNOWNS, "S0"))
     x = np.array(protocol["b"], dtype=float).reshape(-1, 1)
     mean, width = np.full((n_voxel, n + 1), np.nan), np.full((n_voxel, n + 1), np.nan)
-    quantiles = np.full((n_voxel, n, 2), np.nan)
+    ends = np.array([0.025, 0.975, *levels])
+    wanted = len(ends) if intervals or len(levels) else 0
+    quantiles = np.full((n_voxel, n, len(ends)), np.nan)
     effective = np.zeros(n_voxel)
     m, s = np.array([p.location for p in priors]), np.array([p.scale for p in priors])
-    logit, ends = np.array([p.fraction for p in priors]), np.array([0.025, 0.975])
+    logit = np.array([p.fraction for p in priors])
 
     def sample(voxels: np.ndarray, samples: int) -> None:
         normal, root, norm = _points(samples, module.FREEDOM)
-        ask = quantiles if intervals else quantiles[:0]
 
         def work(a: int, b: int) -> None:
             w = voxels[a:b]
             block = np.array(data[w], dtype=float)
-            out = np.empty((b - a, n + 1)), np.empty((b - a, n + 1)), np.empty((len(ask[w]) if intervals else 0, n, 2)), np.zeros(b - a)
+            out = np.empty((b - a, n + 1)), np.empty((b - a, n + 1)), np.empty((b - a if wanted else 0, n, len(ends))), np.zeros(b - a)
             module.posterior(kernel.kernel, x, block, sd[w], guess[w], spread[w], normal, root, m, s, logit, norm, ends, *out)
             mean[w], width[w], effective[w] = out[0], out[1], out[3]
-            if intervals:
+            if wanted:
                 quantiles[w] = out[2]
 
         each_block(len(voxels), work, block=256)
@@ -168,6 +173,8 @@ def ivim_bayes(
     for i, name in enumerate(UNKNOWNS):
         out |= {name: mean[:, i], f"{name}_sd": width[:, i]}
         out[f"{name}_prior_share"] = width[:, i] ** 2 / priors[i].moments()[1]
+        if len(levels):
+            out[f"{name}_quantile"] = quantiles[:, i, 2:]
         if intervals:
             out[f"{name}_lo"], out[f"{name}_hi"] = quantiles[:, i, 0], quantiles[:, i, 1]
     status = np.where(np.isfinite(mean).all(axis=1), 0, Status.INVALID).astype(np.uint16)

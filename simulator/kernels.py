@@ -16,7 +16,9 @@ import itertools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from sympy.printing.pycode import PythonCodePrinter
 
 _HERE = Path(__file__).parent
+_LOADING = threading.RLock()
 _F2, _F1 = numba.types.float64[:, ::1], numba.types.float64[::1]
 SIGNATURE = numba.types.void(_F2, _F1, _F2, _F2)
 # Passed as a pointer with an explicit signature: a dispatcher or a closure would miss the cache in every process.
@@ -53,9 +56,14 @@ def cache_directory() -> Path:
 
 def digest(*parts: object) -> str:
     """Name of a compiled module: it changes with the parts, the lanes, this printer, and numba."""
-    own = [(_HERE / name).read_text(encoding="utf-8") for name in ("lanes.py", "kernels.py")]
-    text = "\0".join(map(str, (*parts, *own, numba.__version__, sys.version_info[:2])))
+    text = "\0".join(map(str, (*parts, _text("lanes.py"), _text("kernels.py"), numba.__version__, sys.version_info[:2])))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@cache
+def _text(name: str) -> str:
+    """Text of a source file beside this one; the code that runs is that of the first reading."""
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def module(stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
@@ -65,8 +73,11 @@ def module(stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
     beside it. It is written beside and renamed, so that two processes cannot meet half a file.
     """
     name = f"{__package__}._{stem}_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _LOADING:  # a module is known by its name before it has run: a second thread must not see it half-way
+        return sys.modules[name] if name in sys.modules else _load(name, stem, key, source)
+
+
+def _load(name: str, stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
     file = cache_directory() / f"_{stem}_{key}.py"
     if not file.exists():
         handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
@@ -85,6 +96,7 @@ def module(stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
     return loaded
 
 
+@cache
 def compiled(file: Path) -> ModuleType:
     """A source file of this package as a cached module (`sweep.py`, `levenberg.py`: loops that take any kernel)."""
     text = file.read_text(encoding="utf-8")
