@@ -36,4 +36,16 @@ def get(name: str) -> Estimator:
     raise InputError(f"method {name!r} is unknown; known are {', '.join(known)}")
 
 
-__all__ = ["Estimator", "Status", "estimator", "get", "registry", "adc", "ivim", "ivim_segmented", "ivim_nnls", "ivim_bayes", "ivim_fat_aware"]
+__all__ = [
+    "Estimator",
+    "Status",
+    "adc",
+    "estimator",
+    "get",
+    "ivim",
+    "ivim_bayes",
+    "ivim_fat_aware",
+    "ivim_nnls",
+    "ivim_segmented",
+    "registry",
+]

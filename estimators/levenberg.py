@@ -235,8 +235,9 @@ def _inverse(A, i, n, scale, L, inverse):
     **_options,
 )
 def levenberg(
-    kernel, x, data, start, held, low, high, reach, frozen, sigma, rician, n_channel, rtol, max_evaluations, best, covariance, sd, cost, status, evaluations
-):
+    kernel, x, data, start, held, low, high, reach, frozen, sigma, rician, n_channel, rtol, max_evaluations,
+    best, covariance, sd, cost, status, evaluations,
+):  # fmt: skip
     """Fit all voxels of one block; a voxel whose status is set on entry is passed over."""
     n_voxel, n, n_held, n_data = data.shape[0], start.shape[1], held.shape[1], data.shape[1]
     tri = n * (n + 1) // 2

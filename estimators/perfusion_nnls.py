@@ -66,11 +66,12 @@ def ivim_nnls(
     noise = noise_of(cost, data.shape[1] - 4, good, sigma)
     whole = np.isfinite(np.stack(list(out.values()))).all(axis=0)
     at = {name: np.where(whole, out[name], 1e-3) for name in QUANTITIES}
-    bound = cramer_rao_bound(equations.ivim, at, {"b": protocol["b"]}, np.broadcast_to(np.asarray(noise.sd, dtype=float), len(data)))
+    sd = np.broadcast_to(np.asarray(noise.sd, dtype=float), len(data))
+    bound = cramer_rao_bound(equations.ivim, at, {"b": protocol["b"]}, sd)
     names = [q.name for q in equations.ivim.unknowns]
     for name in QUANTITIES:
-        sd = bound[:, names.index(name)] * noise.widening
-        out[f"{name}_sd"] = np.where(whole, sd, np.where(np.isfinite(out[name]), np.inf, np.nan))
-    single = good & ~whole
-    status = np.where(good, 0, Status.INVALID).astype(np.uint16) | np.where(single, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
+        error = bound[:, names.index(name)] * noise.widening
+        out[f"{name}_sd"] = np.where(whole, error, np.where(np.isfinite(out[name]), np.inf, np.nan))
+    single = np.where(whole, 0, Status.NOT_IDENTIFIABLE)
+    status = np.where(good, single, Status.INVALID).astype(np.uint16)
     return {**out, "status": status | low_signal(data, noise) | not_identified(out)}

@@ -121,12 +121,13 @@ def likelihood_interval(
     def root(x: np.ndarray, where: np.ndarray, nuisance: np.ndarray) -> np.ndarray:
         """Root of the profiled deviance at x, less the target; `nuisance` moves along."""
         values = {k: _at(v, where) for k, v in (known or {}).items()}
-        held = {k: protocol[k][where] if np.ndim(protocol[k]) == 2 and len(protocol[k]) == n_voxel else protocol[k] for k in protocol}  # type: ignore[index]
+        held = {k: v[where] if np.ndim(v) == 2 and len(v) == n_voxel else v for k, v in protocol.items()}
         theta = nuisance[where]
         theta[:, column] = take(x)
+        start = dict(zip(found.free, theta.T, strict=True))
         there = fit(
-            equation, data[where], held, known=values, start=dict(zip(found.free, theta.T, strict=True)), frozen=(name,),
-            bounds=bounds, sigma=sd[where], likelihood=likelihood, rtol=1e-5,
+            equation, data[where], held, known=values, start=start, frozen=(name,), bounds=bounds, sigma=sd[where],
+            likelihood=likelihood, rtol=1e-5,
         )  # fmt: skip
         ok = np.isfinite(there.theta).all(axis=1)
         nuisance[where[ok]] = there.theta[ok]
@@ -170,7 +171,7 @@ def likelihood_interval(
     return ends[0], ends[1]
 
 
-def _at(value: object, where: np.ndarray) -> object:
+def _at(value: Any, where: np.ndarray) -> Any:
     """A held value, or its part for some voxels."""
     array = np.asarray(value, dtype=float)
     return array.ravel()[where] if array.size > 1 else value
