@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 
 from ..simulator.files import writing
-from . import gallery, wording
+from . import gallery, tables, wording
 from .panels import STAND_IN
 from .style import INK, Cells, columns, new_figure, printed, to_svg
 
@@ -83,11 +83,11 @@ def content(trial: Trial) -> dict[str, Any]:
         "verdicts": verdicts(trial),
         "limits": known_limits(trial),
         "question": _question(names, quantities),
-        "headline": wording.three_values(headline, names, quantities) if headline else None,
+        "headline": tables.three_values(headline, names, quantities) if headline else None,
         "headline_figure": gallery.headline(headline, names, quantities),
         "in_short": wording.in_short(headline, names, quantities) if headline else "",
         "answers": answers,
-        "comparisons": [wording.comparison(cells, quantity, names) for quantity in quantities],
+        "comparisons": [tables.comparison(cells, quantity, names) for quantity in quantities],
         "figures": gallery.draw(trial, cells, names, quantities),
         "claims": claims(trial, cells, names),
         "equations": equations(names),
