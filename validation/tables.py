@@ -9,7 +9,7 @@ import numpy as np
 
 from .panels import RUNGS, cells_of
 from .style import DASH, Cells, number, printed, select
-from .wording import Reference, nearest_snr, plain_cells, tissue
+from .wording import Reference, nearest_snr, plain_cells
 
 VALUES = ("truth", "limit", "mean", "sd", "crb")
 
@@ -31,7 +31,7 @@ def three_values(at: Reference, names: Sequence[str], quantities: Sequence[str])
                     "bias_se": number(value["bias_se"], show.digits + 1),
                     "coverage": percent(own["coverage"][i]), "flagged": percent(own["flagged_rate"][i]),
                 })  # fmt: skip
-    return {"rows": rows, "case": tissue(at.cells), "rung": at.rung, "snr": f"{at.snr:g}"}
+    return {"rows": rows, "case": at.tissue, "rung": at.rung, "snr": f"{at.snr:g}"}
 
 
 def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, Any]:
