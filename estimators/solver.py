@@ -1,4 +1,4 @@
-"""Batched bounded least squares for any declared equation: starts, the Levenberg-Marquardt of `levenberg.py`, status."""
+"""Batched bounded least squares for any declared equation: starts, descents by `levenberg.py`, status."""
 
 from __future__ import annotations
 
@@ -151,13 +151,15 @@ def fit(
     low, high = limits(equation, free, bounds)
     if frozen and start is None:
         raise InputError(f"{', '.join(frozen)} cannot be frozen without a start")
+    strangers = [name for name in frozen if name not in free]
+    if strangers:
+        raise InputError(f"frozen names {', '.join(strangers)}; the free unknowns are {', '.join(free)}")
     fixed = np.array([name in frozen for name in free])
     span = high - low
     # an unknown that enters linearly may step as far as it likes; another, by its value and a part of its range
     reach = np.where([name in kernel.LINEAR for name in free], np.inf, np.where(np.isfinite(span), 0.25 * span, 0.0))
     sigmas = np.broadcast_to(np.asarray(1.0 if sigma is None else sigma, dtype=float), (n_voxel,))
-    given = None if start is None else np.stack([np.broadcast_to(np.asarray(start[k], dtype=float), n_voxel) for k in free], axis=1)
-    grid = None if given is not None else _Grid(equation, kernel, free, x, low, high)
+    origin = _Grid(equation, kernel, free, x, low, high) if start is None else _given(start, free, n_voxel)
     every = _Result.empty(n_voxel, n, covariance, np.zeros(n_voxel, np.uint16))
     loop = compiled(_LEVENBERG).levenberg
 
@@ -171,7 +173,8 @@ def fit(
 
         def descend(where: np.ndarray, begin: np.ndarray, rtol: float = rtol, most: int = max_evaluations) -> _Result:
             """Results of some voxels (a voxel may come several times), from their starts."""
-            result = _Result.empty(len(where), n, covariance, np.where(good[where], 0, Status.INVALID).astype(np.uint16))
+            state = np.where(good[where], 0, Status.INVALID).astype(np.uint16)
+            result = _Result.empty(len(where), n, covariance, state)
             loop(
                 kernel.kernel, x, block[where], np.ascontiguousarray(begin), held_block[where], low, high, reach, fixed,
                 noise[where], likelihood == "rician", kernel.CHANNELS, rtol, most, result.theta, result.covariance,
@@ -179,24 +182,33 @@ def fit(
             )  # fmt: skip
             return result
 
-        begin = given[a:b] if grid is None else grid.starts(block, held_block)
+        begin = origin.starts(block, held_block) if isinstance(origin, _Grid) else origin[a:b]
         # a few slow voxels would leave the other lanes idle: they go on together, after the rest
         found = descend(np.arange(b - a), begin, most=min(FIRST, max_evaluations))
         follow = np.flatnonzero(found.status & Status.NOT_CONVERGED)
         begin = found.theta[follow]
-        if grid is not None:
-            doubtful = np.flatnonzero(good & found.doubtful(grid.nonlinear, block.shape[1] - n))
-            some, there = grid.others(block[doubtful], held_block[doubtful])
+        if isinstance(origin, _Grid):
+            doubtful = np.flatnonzero(good & found.doubtful(origin.nonlinear, block.shape[1] - n))
+            some, there = origin.others(block[doubtful], held_block[doubtful])
             some = doubtful[some]
             glance = descend(some, there, rtol=GLANCE, most=min(FIRST, max_evaluations))
-            promising = found.promising(some, glance, grid.nonlinear, block.shape[1] - n)
+            promising = found.promising(some, glance, origin.nonlinear, block.shape[1] - n)
             follow = np.concatenate([follow, some[promising]])
             begin = np.concatenate([begin, glance.theta[promising]])
         found.improve(follow, descend(follow, begin))
         every.put(a, b, found)
 
     each_block(n_voxel, work)
-    return Fit(free, every.theta, every.unit_sd, every.cost, every.status, every.evaluations, every.covariance if covariance else None)
+    kept = every.covariance if covariance else None
+    return Fit(free, every.theta, every.unit_sd, every.cost, every.status, every.evaluations, kept)
+
+
+def _given(start: Mapping[str, Any], free: Sequence[str], n_voxel: int) -> np.ndarray:
+    """The starts that the caller gives, (voxel, free)."""
+    missing = [name for name in free if name not in start]
+    if missing:
+        raise InputError(f"start lacks {', '.join(missing)}; expected a start of each free unknown")
+    return np.stack([np.broadcast_to(np.asarray(start[name], dtype=float), n_voxel) for name in free], axis=1)
 
 
 @dataclass
@@ -213,11 +225,14 @@ class _Result:
     @classmethod
     def empty(cls, n_voxel: int, n: int, covariance: bool, status: np.ndarray) -> _Result:
         """NaN everywhere; voxels whose status is set will be passed over."""
-        nan = np.full
         return cls(
-            nan((n_voxel, n), np.nan), nan((n_voxel, n), np.nan), nan(n_voxel, np.nan), status,
-            np.zeros(n_voxel, np.int64), nan((n_voxel if covariance else 0, n, n), np.nan),
-        )  # fmt: skip
+            theta=np.full((n_voxel, n), np.nan),
+            unit_sd=np.full((n_voxel, n), np.nan),
+            cost=np.full(n_voxel, np.nan),
+            status=status,
+            evaluations=np.zeros(n_voxel, np.int64),
+            covariance=np.full((n_voxel if covariance else 0, n, n), np.nan),
+        )
 
     def doubtful(self, unknowns: Sequence[int], freedom: int) -> np.ndarray:
         """Voxels that may sit in a bad minimum: flagged, or an unknown's standard error is half its value and more.
@@ -254,7 +269,15 @@ class _Result:
 class _Grid:
     """Starts: the node of a small grid over the non-linear unknowns whose projection leaves the least residual."""
 
-    def __init__(self, equation: Equation, kernel: ModuleType, free: Sequence[str], x: np.ndarray, low: np.ndarray, high: np.ndarray):
+    def __init__(
+        self,
+        equation: Equation,
+        kernel: ModuleType,
+        free: Sequence[str],
+        x: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+    ) -> None:
         self.kernel, self.x, self.low, self.high = kernel, x, low, high
         self.linear = [i for i, name in enumerate(free) if name in kernel.LINEAR]
         self.nonlinear = [i for i in range(len(free)) if i not in self.linear]
@@ -288,6 +311,7 @@ class _Grid:
         return np.concatenate(voxels), np.concatenate(begins)
 
     def _best(self, score: np.ndarray, amplitude: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        """Starts from the best of some nodes, with the linear unknowns by projection, (voxel, free)."""
         best = nodes[score[:, nodes].argmin(axis=1)]
         begin = self.nodes[best]
         begin[:, self.linear] = amplitude[np.arange(len(best)), best]
@@ -295,9 +319,10 @@ class _Grid:
 
     def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signal at linear unknowns 0, (voxel, data), and their columns, (voxel, data, linear)."""
-        signal, jacobian = sweep(self.kernel, theta, self.x, self.nodes.shape[1])
-        v = len(theta)
-        return signal.reshape(v, -1), jacobian.reshape(v, signal[0].size, -1)[:, :, self.linear]
+        n = self.nodes.shape[1]
+        signal, jacobian = sweep(self.kernel, theta, self.x, n)
+        n_voxel, n_data = len(theta), signal.shape[1] * signal.shape[2]
+        return signal.reshape(n_voxel, n_data), jacobian.reshape(n_voxel, n_data, n)[:, :, self.linear]
 
     def _orthonormal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Offset (node, data), orthonormal columns (data, node * linear) and their inverse triangles."""
@@ -311,7 +336,7 @@ class _Grid:
         if self.shared is not None:
             offset, q, triangle = self.shared
             # in pieces that BLAS keeps on the calling thread: its own threads would fight ours
-            piece = max(1, SMALL_PRODUCT // q.size)
+            piece = max(1, SMALL_PRODUCT // max(q.size, 1))
             along = np.concatenate([data[i : i + piece] @ q for i in range(0, max(n_voxel, 1), piece)])
             along = along.reshape(n_voxel, n_node, len(self.linear))
             score = np.zeros((n_voxel, n_node))
@@ -320,7 +345,9 @@ class _Grid:
                 score += (offset**2).sum(axis=1) - 2.0 * (data @ offset.T)
             for i in range(along.shape[2]):
                 score -= along[:, :, i] ** 2
-            return score, along * triangle[:, 0, 0, None] if along.shape[2] == 1 else np.einsum("jkl,vjl->vjk", triangle, along)
+            if along.shape[2] == 1:
+                return score, along * triangle[:, 0, 0, None]
+            return score, np.einsum("jkl,vjl->vjk", triangle, along)
         score, amplitude = np.empty((n_voxel, n_node)), np.empty((n_voxel, n_node, len(self.linear)))
         for j, node in enumerate(self.nodes):  # values held per voxel: each voxel has its own columns
             offset, basis = self._basis(np.concatenate([np.broadcast_to(node, (n_voxel, len(node))), held], axis=1))
