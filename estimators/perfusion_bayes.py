@@ -25,7 +25,7 @@ from .uncertainty import noise_of
 _POSTERIOR = Path(__file__).with_name("posterior.py")
 UNKNOWNS = ("f", "D_star", "D")
 SAMPLES = 1024
-ENOUGH = 0.2  # effective part of the samples below which a voxel is sampled again
+ENOUGH = 200  # effective samples: a quantile is then uncertain by one point of probability at most
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,10 @@ def ivim_bayes(
 
         each_block(len(voxels), work, block=256)
 
-    fine = np.flatnonzero(np.isfinite(guess).all(axis=1))
-    sample(fine, samples)
-    # where few samples count, the first guess was poor: ask again, with many more
-    sample(fine[effective[fine] < ENOUGH * samples], 8 * samples)
+    left = np.flatnonzero(np.isfinite(guess).all(axis=1))
+    for more in (1, 8, 64):  # where few samples count, the first guess was poor: ask again, with many more
+        sample(left, more * samples)
+        left = left[effective[left] < ENOUGH]
     out = {"S0": mean[:, n], "S0_sd": width[:, n]}
     for i, name in enumerate(UNKNOWNS):
         out |= {name: mean[:, i], f"{name}_sd": width[:, i]}
@@ -181,7 +181,7 @@ def ivim_bayes(
     # the prior is most of an answer whose variance is still half the prior's
     mostly = np.any([out[f"{name}_prior_share"] > 0.5 for name in UNKNOWNS], axis=0)
     status |= np.where(mostly, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
-    # fewer samples than this leave the quantiles uncertain by more than two points of probability
+    # still fewer leave the quantiles uncertain by two points and more
     status |= np.where((status == 0) & (effective < 50), Status.NOT_CONVERGED, 0).astype(np.uint16)
     return {**out, "status": status | low_signal(data, noise)}
 
