@@ -155,7 +155,7 @@ def describe(
         inside = (np.asarray(low, float) <= target[:m]) & (target[:m] <= np.asarray(high, float))
         summary["coverage_interval"] = float(np.mean(inside & answered[:m])) if m else np.nan
         summary["n_intervals"] = m
-    return summary
+    return {name: value if isinstance(value, int) else float(value) for name, value in summary.items()}
 
 
 def quantiles(values: ArrayLike) -> NDArray[np.float64]:

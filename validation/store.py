@@ -40,8 +40,8 @@ class Store:
                 for path in self.folder.glob("*.json"):
                     path.unlink()
 
-    def key(self, defendant: Defendant, case: Case, plan: Plan) -> str | None:
-        """Name of the cell's file; None when it cannot be kept."""
+    def key(self, defendant: Defendant, case: Case | str, plan: Plan) -> str | None:
+        """Name of the file of a cell, or of another named result; None when it cannot be kept."""
         ours = defendant.sheet.path.is_relative_to(PACKAGE)
         if self.folder is None or not defendant.registered or not ours:
             return None
@@ -49,7 +49,7 @@ class Store:
         parts = (
             sources_digest(), defendant.name, sorted(defendant.quantities), case, plan.seed, plan.quick, study.phantom,
             study.tissue, study.field, study.nuisances, study.subjects, study.subjects_quick, plan.protocol.to_json(),
-            str(defendant.sheet.identifiable),
+            str(defendant.sheet.identifiable), str(study.prior) if isinstance(case, str) else "",
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
