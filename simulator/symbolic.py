@@ -82,9 +82,8 @@ class Equation:
             If the formula uses a name that is neither unknown nor setting.
         """
         import sympy as sp
-        from sympy.codegen.cfunctions import expm1
 
-        known = {name: getattr(sp, name) for name in _FUNCTIONS} | {"expm1": expm1} | self.symbols
+        known = self._names()
         for part, text in self.where.items():
             known[part] = sp.sympify(text, locals=known)
         expression = sp.sympify(self.formula, locals=known) if isinstance(self.formula, str) else self.formula
@@ -93,14 +92,27 @@ class Equation:
             raise InputError(f"equation {self.name}: {', '.join(strangers)} is neither an unknown nor a setting")
         return expression
 
+    def _names(self) -> dict[str, Any]:
+        """What a formula may name: functions, constants, unknowns and settings."""
+        import sympy as sp
+        from sympy.codegen.cfunctions import expm1
+
+        return {name: getattr(sp, name) for name in _FUNCTIONS} | {"expm1": expm1} | self.symbols
+
     @property
     def latex(self) -> str:
-        """The formula for print, with each quantity's own symbol."""
+        """The formula for print, with each quantity's own symbol; its named parts follow it."""
         import sympy as sp
 
-        shown = self.expression.rewrite(sp.exp)
-        symbols = {self.symbols[q.name]: q.latex for q in (*self.unknowns, *self.settings) if q.latex}
-        return "S = " + sp.latex(shown, symbol_names=symbols)
+        printed = {self.symbols[q.name]: q.latex for q in (*self.unknowns, *self.settings) if q.latex}
+        parts = {name: sp.Symbol(name, real=True) for name in self.where}
+        known = self._names() | parts
+
+        def typeset(formula: str | sympy.Expr) -> str:
+            return str(sp.latex(sp.sympify(formula, locals=known).rewrite(sp.exp), symbol_names=printed))
+
+        lines = {"S": self.formula} | dict(self.where)
+        return r",\quad ".join(f"{name} = {typeset(formula)}" for name, formula in lines.items())
 
     def compiled(self, free: Sequence[str], held: Sequence[str] = ()) -> ModuleType:
         """The module with the kernel that differentiates `free` and takes `held` per voxel; the rest is shared.
