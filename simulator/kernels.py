@@ -56,7 +56,8 @@ def cache_directory() -> Path:
 
 def digest(*parts: object) -> str:
     """Name of a compiled module: it changes with the parts, the lanes, this printer, and numba."""
-    text = "\0".join(map(str, (*parts, _text("lanes.py"), _text("kernels.py"), numba.__version__, sys.version_info[:2])))
+    printer = (_text("lanes.py"), _text("kernels.py"), numba.__version__, sys.version_info[:2])
+    text = "\0".join(map(str, (*parts, *printer)))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -103,15 +103,18 @@ class Equation:
     def latex(self) -> str:
         """The formula for print, with each quantity's own symbol; its named parts follow it."""
         import sympy as sp
+        from sympy.codegen.cfunctions import expm1
 
         printed = {self.symbols[q.name]: q.latex for q in (*self.unknowns, *self.settings) if q.latex}
         parts = {name: sp.Symbol(name, real=True) for name in self.where}
+        printed |= {symbol: rf"\mathrm{{{name}}}" for name, symbol in parts.items() if len(name) > 1}
         known = self._names() | parts
 
         def typeset(formula: str | sympy.Expr) -> str:
-            return str(sp.latex(sp.sympify(formula, locals=known).rewrite(sp.exp), symbol_names=printed))
+            shown = sp.sympify(formula, locals=known).replace(expm1, lambda x: sp.exp(x) - 1)
+            return str(sp.latex(shown, symbol_names=printed))
 
-        lines = {"S": self.formula} | dict(self.where)
+        lines = {"S": self.formula} | {printed.get(parts[name], name): text for name, text in self.where.items()}
         return r",\quad ".join(f"{name} = {typeset(formula)}" for name, formula in lines.items())
 
     def compiled(self, free: Sequence[str], held: Sequence[str] = ()) -> ModuleType:
