@@ -149,11 +149,12 @@ def _priors(entries: Cells, quantities: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _widest_case(cells: Cells, snr: float) -> str:
-    """The case tried at most SNRs; among equals the first that is identifiable, so that the bound means something."""
+    """The case that most estimators tried at most SNRs; among equals the first that is identifiable at `snr`."""
     best, chosen = (-1, False), str(cells["case"][0])
     for case in dict.fromkeys(cells["case"].tolist()):
         own = select(cells, case=case)
-        score = (int(np.unique(own["snr"]).size), bool(np.any(own["domain"][own["snr"] == snr] == "identifiable")))
+        tried = len(set(zip(own["estimator"].tolist(), own["snr"].tolist(), strict=True)))
+        score = (tried, bool(np.any(own["domain"][own["snr"] == snr] == "identifiable")))
         if score > best:
             best, chosen = score, case
     return chosen
