@@ -181,6 +181,7 @@ def ivim_bayes(
     # the prior is most of an answer whose variance is still half the prior's
     mostly = np.any([out[f"{name}_prior_share"] > 0.5 for name in UNKNOWNS], axis=0)
     status |= np.where(mostly, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
+    status |= _against_prior(data, protocol, out, sd)
     # still fewer leave the quantiles uncertain by two points and more
     status |= np.where((status == 0) & (effective < 50), Status.NOT_CONVERGED, 0).astype(np.uint16)
     return {**out, "status": status | low_signal(data, noise)}
@@ -202,3 +203,16 @@ def _laplace(fit: object, protocol: Mapping[str, np.ndarray], sd: np.ndarray, pr
     spread = np.linalg.inv(likelihood + np.eye(len(UNKNOWNS)))
     guess = np.einsum("vab,vbc,vc->va", spread, likelihood, z)
     return np.where(good[:, None], guess, np.nan), np.ascontiguousarray(1.5 * spread)
+
+
+def _against_prior(
+    data: np.ndarray, protocol: Mapping[str, np.ndarray], means: Mapping[str, np.ndarray], sd: np.ndarray
+) -> np.ndarray:
+    """Status bits of voxels that the prior cannot explain: one in 10 000 of those it covers leaves such a residual."""
+    from scipy.special import chdtri
+
+    whole = np.isfinite(means["S0"])
+    theta = {name: np.where(whole, means[name], 1e-3) for name in ("S0", *UNKNOWNS)}
+    residual = np.nan_to_num(data - equations.ivim.signal(theta, protocol))
+    far = whole & ((residual**2).sum(axis=1) > sd**2 * chdtri(data.shape[1], 1e-4))
+    return np.where(far, Status.OUTSIDE_DOMAIN, 0).astype(np.uint16)
