@@ -183,7 +183,7 @@ def ivim_bayes(
     status |= np.where(mostly, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
     status |= _against_prior(data, protocol, out, sd)
     # still fewer leave the quantiles uncertain by two points and more
-    status |= np.where((status == 0) & (effective < 50), Status.NOT_CONVERGED, 0).astype(np.uint16)
+    status |= np.where(np.isfinite(mean[:, 0]) & (effective < 50), Status.NOT_CONVERGED, 0).astype(np.uint16)
     return {**out, "status": status | low_signal(data, noise)}
 
 
