@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
@@ -78,9 +77,14 @@ def three_values(cells: Cells, quantities: Sequence[str], names: Sequence[str]) 
             ax.plot(limit, row, "D", ms=5.5, mfc="none", mec=INK, mew=1.0, zorder=4)
             if one["quantity"][0] != quantity:
                 ax.plot([true, true], [row - 0.3, row + 0.3], color=INK, lw=1.2)
-                words = f"{printed(str(one['quantity'][0])).label}, its own truth"
-                ax.text(_gap(ax, mean - sd, mean + sd, true), row, words, ha="center", va="center", fontsize=7.5,
-                        color=MUTED)  # fmt: skip
+                ax.text(
+                    mean + sd,
+                    row,
+                    f"  {printed(str(one['quantity'][0])).label}",
+                    va="center",
+                    fontsize=7.5,
+                    color=MUTED,
+                )
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.yaxis.set_major_locator(FixedLocator(range(len(names))))
         ax.set_yticklabels(names if column == 0 else [], fontsize=9, color=INK)
@@ -233,13 +237,6 @@ def _truths(present: Sequence[tuple], own: Cells, quantity: str) -> tuple[float,
     """Horizontal limits: the truths of the whole row, or a stand-in's own."""
     truth = own["truth"] if own["quantity"][0] != quantity else _all(present, "truth", quantity)
     return window(truth * printed(quantity).scale, keep=1.0)
-
-
-def _gap(ax: Axes, *occupied: float) -> float:
-    """The middle of the widest free stretch of a horizontal axis."""
-    edges = np.sort([*ax.get_xlim(), *occupied])
-    widest = int(np.argmax(np.diff(edges)))
-    return float(edges[widest] + edges[widest + 1]) / 2
 
 
 def _first(values: np.ndarray) -> float:
