@@ -18,9 +18,10 @@ from ..simulator import equations
 from ..simulator.kernels import compiled
 from ..simulator.threads import each_block
 from .estimate import estimator
-from .perfusion import CLAIMS, QUANTITIES, fit_ivim, low_signal, points_for
+from .perfusion import CLAIMS, QUANTITIES, fit_ivim, low_signal, noise_of_fit, points_for
+from .solver import Fit
 from .status import Status
-from .uncertainty import noise_of
+from .uncertainty import Z95
 
 _POSTERIOR = Path(__file__).with_name("posterior.py")
 UNKNOWNS = ("f", "D_star", "D")
@@ -46,7 +47,8 @@ class Prior:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low < self.high or (self.fraction and not self.high < 1.0):
-            raise InputError(f"prior range is ({self.low:g}, {self.high:g}); expected 0 < low < high{' < 1' if self.fraction else ''}")
+            expected = "0 < low < high < 1" if self.fraction else "0 < low < high"
+            raise InputError(f"prior range is ({self.low:g}, {self.high:g}); expected {expected}")
 
     def _z(self, x: float) -> float:
         return float(np.log(x / (1.0 - x)) if self.fraction else np.log(x))
@@ -59,7 +61,7 @@ class Prior:
     @property
     def scale(self) -> float:
         """SD on the log or logit scale."""
-        return (self._z(self.high) - self._z(self.low)) / (2.0 * 1.959963984540054)
+        return (self._z(self.high) - self._z(self.low)) / (2.0 * Z95)
 
     def natural(self, z: np.ndarray) -> np.ndarray:
         """Value at standard normal z."""
@@ -128,15 +130,23 @@ def ivim_bayes(
 ) -> dict[str, np.ndarray]:
     """Posterior mean and SD of f, D* and D (priors of `PRIOR`, or `prior`) and S0 (flat prior, integrated exactly).
 
-    `levels` are probabilities at which the quantiles of the posterior are wanted, as `x_quantile`.
+    `samples` is the number of a voxel's first samples; `levels` are probabilities at which the quantiles of the
+    posterior are wanted, as `x_quantile`.
     """
     points_for("ivim-bayes", protocol, 4)
     strangers = set(prior or {}) - set(PRIOR)
     if strangers:
         raise InputError(f"ivim-bayes: prior names {', '.join(sorted(strangers))}; expected {', '.join(PRIOR)}")
+    if not all(isinstance(p, Prior) for p in (prior or {}).values()):
+        raise InputError("ivim-bayes: prior holds what is no Prior; expected a Prior(low, high) for each name")
+    # other numbers of quasi-random points are not balanced
+    if not isinstance(samples, int) or samples not in (1 << k for k in range(4, 24)):
+        raise InputError(f"ivim-bayes: samples is {samples}; expected a power of two from 16")
+    if not all(0 < level < 1 for level in levels):
+        raise InputError(f"ivim-bayes: levels are {tuple(levels)}; expected probabilities above 0 and below 1")
     priors = [{**PRIOR, **(prior or {})}[name] for name in UNKNOWNS]
     fit = fit_ivim(data, protocol, sigma)
-    noise = noise_of(fit.cost, data.shape[1] - 4, (fit.status & ~np.uint16(Status.AT_BOUND)) == 0, sigma)
+    noise = noise_of_fit(fit, data, sigma)
     n_voxel, n = len(data), len(UNKNOWNS)
     sd = np.array(np.broadcast_to(np.asarray(noise.sd, dtype=float), (n_voxel,)))
     guess, spread = _laplace(fit, protocol, sd, priors)
@@ -157,11 +167,15 @@ def ivim_bayes(
         def work(a: int, b: int) -> None:
             w = voxels[a:b]
             block = np.array(data[w], dtype=float)
-            out = np.empty((b - a, n + 1)), np.empty((b - a, n + 1)), np.empty((b - a if wanted else 0, n, len(ends))), np.zeros(b - a)
-            module.posterior(kernel.kernel, x, block, sd[w], guess[w], spread[w], normal, root, m, s, logit, norm, ends, *out)
-            mean[w], width[w], effective[w] = out[0], out[1], out[3]
+            centre, error, counting = np.empty((b - a, n + 1)), np.empty((b - a, n + 1)), np.zeros(b - a)
+            at_levels = np.empty((b - a if wanted else 0, n, len(ends)))
+            module.posterior(
+                kernel.kernel, x, block, sd[w], guess[w], spread[w], normal, root, m, s, logit, norm, ends,
+                centre, error, at_levels, counting,
+            )  # fmt: skip
+            mean[w], width[w], effective[w] = centre, error, counting
             if wanted:
-                quantiles[w] = out[2]
+                quantiles[w] = at_levels
 
         each_block(len(voxels), work, block=256)
 
@@ -187,18 +201,26 @@ def ivim_bayes(
     return {**out, "status": status | low_signal(data, noise)}
 
 
-def _laplace(fit: object, protocol: Mapping[str, np.ndarray], sd: np.ndarray, priors: list[Prior]) -> tuple[np.ndarray, np.ndarray]:
-    """First guess in z and its covariance: the likelihood's normal approximation times the standard normal prior."""
-    theta = {"S0": np.maximum(fit["S0"], 1e-300)} | {n: fit[n] for n in UNKNOWNS}
-    good = np.isfinite(np.stack(list(theta.values()))).all(axis=0) & np.isfinite(sd) & (sd > 0)
-    z = np.stack([p.standard(np.where(good, theta[n], p.natural(np.zeros(())))) for p, n in zip(priors, UNKNOWNS, strict=True)], axis=1)
-    at = {"S0": np.where(good, theta["S0"], 1.0)} | {n: p.natural(z[:, i]) for i, (p, n) in enumerate(zip(priors, UNKNOWNS, strict=True))}
+def _laplace(
+    fit: Fit, protocol: Mapping[str, np.ndarray], sd: np.ndarray, priors: Sequence[Prior]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First guess in z, (voxel, unknown), and its covariance, half as large again, (voxel, unknown, unknown).
+
+    The normal approximation of the likelihood at the fit, times the standard normal prior.
+    """
+    good = np.isfinite(fit.theta).all(axis=1) & np.isfinite(sd) & (sd > 0)
+    named = list(zip(UNKNOWNS, priors, strict=True))
+    z = np.stack([np.where(good, prior.standard(fit[name]), 0.0) for name, prior in named], axis=1)
+    theta = {name: prior.natural(z[:, i]) for i, (name, prior) in enumerate(named)}
+    theta["S0"] = np.where(good, np.maximum(fit["S0"], 1e-300), 1.0)
+    jacobian = equations.ivim.jacobian(theta, protocol)
     names = [q.name for q in equations.ivim.unknowns]
-    jacobian = equations.ivim.jacobian(at, protocol)
     scale = jacobian[:, :, names.index("S0")]
-    columns = np.stack([jacobian[:, :, names.index(n)] * p.slope(z[:, i])[:, None] for i, (p, n) in enumerate(zip(priors, UNKNOWNS, strict=True))], axis=2)
+    in_z = [jacobian[:, :, names.index(n)] * p.slope(z[:, i])[:, None] for i, (n, p) in enumerate(named)]
+    columns = np.stack(in_z, axis=2)
     # the scale of the signal is integrated out: project it from the columns
-    columns = columns - scale[:, :, None] * (np.einsum("vp,vpk->vk", scale, columns) / (scale**2).sum(axis=1)[:, None])[:, None, :]
+    along = np.einsum("vp,vpk->vk", scale, columns) / (scale**2).sum(axis=1)[:, None]
+    columns = columns - scale[:, :, None] * along[:, None, :]
     likelihood = np.swapaxes(columns, 1, 2) @ columns / np.where(good, sd, 1.0)[:, None, None] ** 2
     spread = np.linalg.inv(likelihood + np.eye(len(UNKNOWNS)))
     guess = np.einsum("vab,vbc,vc->va", spread, likelihood, z)
