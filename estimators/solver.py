@@ -234,18 +234,23 @@ class _Result:
             covariance=np.full((n_voxel if covariance else 0, n, n), np.nan),
         )
 
+    def _error(self, where: Any, unknowns: Sequence[int], freedom: int) -> np.ndarray:
+        """Standard errors by the fit's own residuals; NaN for a singular fit that leaves none."""
+        with np.errstate(invalid="ignore"):
+            return self.unit_sd[where][:, unknowns] * np.sqrt(self.cost[where] / max(freedom, 1))[:, None]
+
     def doubtful(self, unknowns: Sequence[int], freedom: int) -> np.ndarray:
         """Voxels that may sit in a bad minimum: flagged, or an unknown's standard error is half its value and more.
 
         Where the data determine an unknown well the cost has one basin; where they do not, it often has several.
         """
-        error = self.unit_sd[:, unknowns] * np.sqrt(self.cost / max(freedom, 1))[:, None]
+        error = self._error(slice(None), unknowns, freedom)
         return (self.status != 0) | (error > DOUBT * np.abs(self.theta[:, unknowns])).any(axis=1)
 
     def promising(self, where: np.ndarray, glance: _Result, unknowns: Sequence[int], freedom: int) -> np.ndarray:
         """Whether a glance from elsewhere is worth following: lower already, or near in cost and far in place."""
         mine, theirs = self.theta[where][:, unknowns], glance.theta[:, unknowns]
-        error = self.unit_sd[where][:, unknowns] * np.sqrt(self.cost[where] / max(freedom, 1))[:, None]
+        error = self._error(where, unknowns, freedom)
         elsewhere = ~(np.abs(theirs - mine) < 0.3 * error).all(axis=1)
         return (glance.cost < self.cost[where]) | ((glance.cost < 1.1 * self.cost[where]) & elsewhere)
 
@@ -315,7 +320,9 @@ class _Grid:
         best = nodes[score[:, nodes].argmin(axis=1)]
         begin = self.nodes[best]
         begin[:, self.linear] = amplitude[np.arange(len(best)), best]
-        return np.clip(begin, self.low, self.high)
+        # a start needs few digits: rounded, it does not depend on how the matrix product was cut into pieces
+        rounded = ((begin.view(np.int64) + (1 << 25)) & -(1 << 26)).view(float)
+        return np.clip(rounded, self.low, self.high)
 
     def _basis(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signal at linear unknowns 0, (voxel, data), and their columns, (voxel, data, linear)."""
@@ -324,17 +331,28 @@ class _Grid:
         n_voxel, n_data = len(theta), signal.shape[1] * signal.shape[2]
         return signal.reshape(n_voxel, n_data), jacobian.reshape(n_voxel, n_data, n)[:, :, self.linear]
 
-    def _orthonormal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Offset (node, data), orthonormal columns (data, node * linear) and their inverse triangles."""
+    def _orthonormal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Offset (node, data), orthonormal columns (data, node * linear), their inverse triangles, columns' squares."""
         offset, basis = self._basis(self.nodes)
         q, r = np.linalg.qr(basis)
-        return offset, np.ascontiguousarray(np.moveaxis(q, 0, 1).reshape(q.shape[1], -1)), np.linalg.pinv(r)
+        columns = np.ascontiguousarray(np.moveaxis(q, 0, 1).reshape(q.shape[1], -1))
+        return offset, columns, np.linalg.pinv(r), (basis**2).sum(axis=1)
+
+    def _beyond(self, amplitude: np.ndarray, square: np.ndarray) -> np.ndarray | float:
+        """What taking amplitudes (..., linear) to their bounds adds to the score; several count as if orthogonal.
+
+        Without it a node of opposite sign ties with the right one, and its clipped amplitude of 0 holds the fit fast.
+        """
+        low, high = self.low[self.linear], self.high[self.linear]
+        if ((amplitude >= low) & (amplitude <= high)).all():
+            return 0.0
+        return (square * (amplitude - np.clip(amplitude, low, high)) ** 2).sum(axis=-1)
 
     def _scores(self, data: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residual of each node up to a constant of the voxel, (voxel, node), and amplitudes (voxel, node, linear)."""
         n_voxel, n_node = len(data), len(self.nodes)
         if self.shared is not None:
-            offset, q, triangle = self.shared
+            offset, q, triangle, square = self.shared
             # in pieces that BLAS keeps on the calling thread: its own threads would fight ours
             piece = max(1, SMALL_PRODUCT // max(q.size, 1))
             along = np.concatenate([data[i : i + piece] @ q for i in range(0, max(n_voxel, 1), piece)])
@@ -345,9 +363,9 @@ class _Grid:
                 score += (offset**2).sum(axis=1) - 2.0 * (data @ offset.T)
             for i in range(along.shape[2]):
                 score -= along[:, :, i] ** 2
-            if along.shape[2] == 1:
-                return score, along * triangle[:, 0, 0, None]
-            return score, np.einsum("jkl,vjl->vjk", triangle, along)
+            one = along.shape[2] == 1
+            amplitude = along * triangle[:, 0, 0, None] if one else np.einsum("jkl,vjl->vjk", triangle, along)
+            return score + self._beyond(amplitude, square), amplitude
         score, amplitude = np.empty((n_voxel, n_node)), np.empty((n_voxel, n_node, len(self.linear)))
         for j, node in enumerate(self.nodes):  # values held per voxel: each voxel has its own columns
             offset, basis = self._basis(np.concatenate([np.broadcast_to(node, (n_voxel, len(node))), held], axis=1))
@@ -355,4 +373,5 @@ class _Grid:
             projection = np.einsum("vm,vml->vl", rest, basis)
             amplitude[:, j] = np.einsum("vkl,vl->vk", np.linalg.pinv(np.swapaxes(basis, 1, 2) @ basis), projection)
             score[:, j] = np.einsum("vm,vm->v", rest, rest) - np.einsum("vl,vl->v", amplitude[:, j], projection)
+            score[:, j] += self._beyond(amplitude[:, j], (basis**2).sum(axis=1))
         return score, amplitude
