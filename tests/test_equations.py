@@ -34,14 +34,17 @@ def test_signal_and_jacobian_against_thirty_digits(equation):
     n = 40
     theta = {q.name: draw(q, rng, n) for q in equation.unknowns}
     protocol = {q.name: draw(q, rng, n)[:, None] for q in equation.settings}
-    got = np.concatenate([equation.signal(theta, protocol)[..., None], equation.jacobian(theta, protocol)], axis=2)[:, 0]
+    signal, jacobian = equation.signal(theta, protocol), equation.jacobian(theta, protocol)
+    got = np.concatenate([signal[..., None], jacobian], axis=2)[:, 0]
     symbols = list(equation.symbols.values())
-    entries = [equation.expression, *(sp.diff(equation.expression, equation.symbols[q.name]) for q in equation.unknowns)]
+    derivatives = [sp.diff(equation.expression, equation.symbols[q.name]) for q in equation.unknowns]
+    entries = [equation.expression, *derivatives]
     worst = 0.0
     with mpmath.workdps(40):
         terms = [[sp.lambdify(symbols, t, "mpmath") for t in sp.Add.make_args(e)] for e in entries]
         for v in range(n):
-            exact = [mpmath.mpf(float(theta[k][v])) for k in theta] + [mpmath.mpf(float(protocol[k][v, 0])) for k in protocol]
+            point = [theta[k][v] for k in theta] + [protocol[k][v, 0] for k in protocol]
+            exact = [mpmath.mpf(float(x)) for x in point]
             for e, parts in enumerate(terms):
                 values = [f(*exact) for f in parts]
                 scale = sum(abs(x) for x in values)
@@ -52,7 +55,7 @@ def test_signal_and_jacobian_against_thirty_digits(equation):
 
 @EQUATIONS
 def test_jacobian_agrees_with_numerical_differences(equation):
-    """The adapter that serves numerical engines sees the same derivatives (fourth order: a step of 3e-3 leaves ~1e-7)."""
+    """The adapter that serves numerical engines sees the same derivatives, but for what its step leaves."""
     rng = np.random.default_rng(3)
     theta = {q.name: draw(q, rng, 20) for q in equation.unknowns}
     protocol = {q.name: draw(q, rng, 6) for q in equation.settings}
@@ -139,7 +142,8 @@ def test_a_complex_signal_has_a_complex_jacobian():
     rate = Quantity("R2star", "1/s", 0.0, 500.0, "rate")
     amplitude = Quantity("W", "a.u.", 0.0, 10.0, "amplitude")
     echo = Quantity("TE", "s", 0.0, 0.1, "echo time")
-    precession = Equation("precession", "Precession", "W*exp(2*pi*I*psi*TE - R2star*TE)", (amplitude, psi, rate), (echo,), "test")
+    formula = "W*exp(2*pi*I*psi*TE - R2star*TE)"
+    precession = Equation("precession", "Precession", formula, (amplitude, psi, rate), (echo,), "test")
     te = np.array([1e-3, 3e-3, 7e-3])
     theta = {"W": 2.0, "psi": 90.0, "R2star": 40.0}
     s = precession.signal(theta, {"TE": te})[0]
@@ -153,9 +157,8 @@ def test_a_complex_signal_has_a_complex_jacobian():
 
 def test_linear_unknowns_are_found_in_the_declaration():
     S0, f, D, D_star, x = sp.symbols("S0 f D D_star b", real=True)
-    assert linear(equations.ivim.expression.subs({}), [equations.ivim.symbols[n] for n in ("S0", "f", "D_star", "D")]) == [
-        equations.ivim.symbols["S0"]
-    ]
+    ivim = equations.ivim
+    assert linear(ivim.expression, [ivim.symbols[q.name] for q in ivim.unknowns]) == [ivim.symbols["S0"]]
     assert linear(S0 * sp.exp(-x * D) + f * sp.exp(-x * D_star), [S0, f, D_star, D]) == [S0, f]
     assert linear(sp.exp(-x * D), [D]) == []
 
