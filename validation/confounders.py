@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..simulator import threads
 from . import ladder
 from .defendant import BrokenEstimate, Defendant
-from .experiment import Plan, _measurands
+from .experiment import Plan, measurands
 from .study import Confounder
 
 TEXTS = ("estimator", "confounder", "confounder_title", "quantity", "measurand", "unit", "strength_unit")
@@ -34,14 +34,8 @@ def run(plan: Plan, defendants: Sequence[Defendant]) -> tuple[xr.Dataset, list[s
     reasons : list of str
         Why estimators broke down.
     """
-    jobs = [
-        (confounder, defendant)
-        for confounder in plan.study.confounders
-        for defendant in defendants
-        if not confounder.estimators or defendant.accused in confounder.estimators
-    ]
     with ThreadPoolExecutor(threads.count()) as pool:
-        results = list(pool.map(lambda job: _curve(plan, *job), jobs))
+        results = list(pool.map(lambda each: _curves(plan, each, defendants), plan.study.confounders))
     points = [point for group in results for point in group if "reason" not in point]
     reasons = list(dict.fromkeys(point["reason"] for group in results for point in group if "reason" in point))
     data: dict[str, Any] = {name: ("point", np.array([str(p[name]) for p in points], dtype=str)) for name in TEXTS}
@@ -61,28 +55,42 @@ def sensitivities(points: xr.Dataset) -> dict[tuple[str, str, str, str, float], 
     return found
 
 
-def _curve(plan: Plan, confounder: Confounder, defendant: Defendant) -> list[dict[str, Any]]:
-    """The points of one estimator under one confounder."""
+def _curves(plan: Plan, confounder: Confounder, defendants: Sequence[Defendant]) -> list[dict[str, Any]]:
+    """The points of every estimator under one confounder; all are tried on the same scans."""
+    tried = [d for d in defendants if not confounder.estimators or d.accused in confounder.estimators]
+    points: dict[str, list[dict[str, Any]]] = {defendant.name: [] for defendant in tried}
+    for strength in confounder.strengths if tried else ():
+        clean, truth, told = _scan(plan, confounder, tried[0], strength)
+        for defendant in tried:
+            points[defendant.name] += _points(confounder, defendant, strength, clean, truth, told)
+    return [point for curve in points.values() for point in curve]
+
+
+def _points(
+    confounder: Confounder,
+    defendant: Defendant,
+    strength: float,
+    clean: xr.DataArray,
+    truth: Mapping[tuple[str, str], NDArray[np.float64]],
+    told: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """One estimator at one strength: a point for each quantity and measurand."""
+    noise_sd = float(clean.attrs["signal_reference"]) / SNR
+    try:
+        limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told)
+    except BrokenEstimate as broken:
+        return [{"reason": str(broken)}]
     points = []
-    for strength in confounder.strengths:
-        clean, truth, told = _scan(plan, confounder, defendant, strength)
-        noise_sd = float(clean.attrs["signal_reference"]) / SNR
-        try:
-            limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told)
-        except BrokenEstimate as broken:
-            return [{"reason": str(broken)}]
-        for quantity in defendant.quantities:
-            if quantity not in limits:
-                continue
-            for measurand in _measurands(defendant, quantity, limits):
-                limit = float(np.asarray(limits[quantity].values).ravel()[0])
-                true = float(truth.get((quantity, measurand), np.array([np.nan]))[0])
-                points.append({
-                    "estimator": defendant.name, "confounder": confounder.name, "confounder_title": confounder.title,
-                    "quantity": quantity, "measurand": measurand, "unit": limits[quantity].attrs.get("units", "1"),
-                    "strength_unit": confounder.unit, "strength": strength, "truth": true, "limit": limit,
-                    "model_error": limit - true,
-                })  # fmt: skip
+    for quantity in (quantity for quantity in defendant.quantities if quantity in limits):
+        for measurand in measurands(defendant, quantity, limits):
+            limit = float(np.asarray(limits[quantity].values).ravel()[0])
+            true = float(truth.get((quantity, measurand), np.array([np.nan]))[0])
+            points.append({
+                "estimator": defendant.name, "confounder": confounder.name, "confounder_title": confounder.title,
+                "quantity": quantity, "measurand": measurand, "unit": limits[quantity].attrs.get("units", "1"),
+                "strength_unit": confounder.unit, "strength": strength, "truth": true, "limit": limit,
+                "model_error": limit - true,
+            })  # fmt: skip
     return points
 
 

@@ -206,7 +206,7 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     common["has_status"] = "status" in parts[0]
     records = []
     for quantity in defendant.quantities:
-        for measurand in _measurands(defendant, quantity, parts[0]):
+        for measurand in measurands(defendant, quantity, parts[0]):
             records.append(
                 {
                     **common,
@@ -267,7 +267,7 @@ def _broken(common: Record, defendant: Defendant, quantity: str, reason: str) ->
     }  # fmt: skip
 
 
-def _measurands(defendant: Defendant, quantity: str, estimates: xr.Dataset) -> list[str]:
+def measurands(defendant: Defendant, quantity: str, estimates: xr.Dataset) -> list[str]:
     """The measurand that the estimate names, the quantity itself, and those that the claims name: each its own row."""
     named = {quantity} | defendant.measurands.get(quantity, set())
     if quantity in estimates:
