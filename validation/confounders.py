@@ -77,7 +77,7 @@ def _points(
     """One estimator at one strength: a point for each quantity and measurand."""
     noise_sd = float(clean.attrs["signal_reference"]) / SNR
     try:
-        limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told)
+        limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told, intervals=False)
     except BrokenEstimate as broken:
         return [{"reason": str(broken)}]
     points = []
