@@ -46,6 +46,112 @@ def _log_t(z, j, centre, L, n, work):
     return -0.5 * (FREEDOM + n) * math.log1p(square / FREEDOM) - determinant
 
 
+@njit(**_options)
+def _moments(z, weight, n_sample, n, centre, covariance):
+    """Weighted mean of the first samples, and the lower triangle of their covariance."""
+    total = 0.0
+    centre[:] = 0.0
+    covariance[:] = 0.0
+    for j in range(n_sample):
+        total += weight[j]
+        for a in range(n):
+            centre[a] += weight[j] * z[j, a]
+    for a in range(n):
+        centre[a] /= total
+    for j in range(n_sample):
+        for a in range(n):
+            for b in range(a + 1):
+                covariance[a, b] += weight[j] * (z[j, a] - centre[a]) * (z[j, b] - centre[b]) / total
+
+
+@njit(**_options)
+def _draw(normal, root, first, last, r, centre, L, n, z):
+    """Samples first to last: of the prior in round 0, then of the Student t of the round."""
+    for j in range(first, last):
+        for a in range(n):
+            value = 0.0
+            if r == 0:
+                value = normal[j, a]
+            else:
+                for k in range(a + 1):
+                    value += L[a, k] * normal[j, k]
+                value = centre[a] + value / root[j]
+            z[j, a] = min(max(value, -12.0), 12.0)
+
+
+@njit(**_options)
+def _square(z, j, n):
+    """z'z of sample j: minus twice its log prior density, but for a constant."""
+    square = 0.0
+    for a in range(n):
+        square += z[j, a] * z[j, a]
+    return square
+
+
+@njit(**_options)
+def _evaluate(kernel, x, data, variance, first, last, m, s, logit, n, z, lanes, natural, scale_variance, log_target):
+    """Values, the signal's scale with its variance, and log posterior density of samples first to last of one voxel."""
+    theta, y, none, along, power = lanes
+    for j0 in range(first, last, LANES):
+        for a in range(n):
+            for i in range(LANES):
+                t = math.exp(m[a] + s[a] * z[min(j0 + i, last - 1), a])
+                theta[a, i] = t / (1.0 + t) if logit[a] else t
+        along[:] = 0.0
+        power[:] = 0.0
+        for k in range(x.shape[0]):
+            kernel(theta, x[k], y, none)
+            for i in range(LANES):
+                along[i] += data[k] * y[0, i]
+                power[i] += y[0, i] * y[0, i]
+        for i in range(min(LANES, last - j0)):
+            j = j0 + i
+            for a in range(n):
+                natural[j, a] = theta[a, i]
+            natural[j, n] = along[i] / power[i]
+            scale_variance[j] = variance / power[i]
+            log_likelihood = 0.5 * along[i] * along[i] / (power[i] * variance) - 0.5 * math.log(power[i])
+            log_target[j] = log_likelihood - 0.5 * _square(z, j, n)
+
+
+@njit(**_options)
+def _weigh(log_target, log_round, last, r, weight):
+    """Weights of all samples so far under the mixture of rounds 0 to r; gives their effective number."""
+    top = -np.inf
+    for j in range(last):
+        highest = log_round[j, 0]
+        for q in range(1, r + 1):
+            highest = max(highest, log_round[j, q])
+        mixture = 0.0
+        for q in range(r + 1):
+            mixture += math.exp(log_round[j, q] - highest)
+        weight[j] = log_target[j] - highest - math.log(mixture)
+        top = max(top, weight[j])
+    total, squares = 0.0, 0.0
+    for j in range(last):
+        weight[j] = math.exp(weight[j] - top)
+        total += weight[j]
+        squares += weight[j] * weight[j]
+    return total * total / squares
+
+
+@njit(**_options)
+def _quantile(value, weight, order, probability):
+    """Quantile of weighted samples, between the mid-points of the weights of the two samples beside it."""
+    below, found = 0.0, value[order[0]]
+    for j in range(len(order)):
+        w = weight[order[j]]
+        if below + 0.5 * w >= probability:
+            if j > 0:
+                before = below - 0.5 * weight[order[j - 1]]
+                share = (probability - before) / (below + 0.5 * w - before)
+                found = value[order[j - 1]] + share * (value[order[j]] - value[order[j - 1]])
+            break
+        below += w
+        found = value[order[j]]
+    return found
+
+
 @njit(
     types.void(
         KERNEL,
@@ -70,23 +176,21 @@ def _log_t(z, j, centre, L, n, work):
     cache=True,
     **_options,
 )
-def posterior(kernel, x, data, noise, guess, spread, normal, root, m, s, logit, norm, probability, mean, sd, quantile, effective):
+def posterior(
+    kernel, x, data, noise, guess, spread, normal, root, m, s, logit, norm, probability, mean, sd, quantile, effective
+):
     """Moments (and quantiles) of every voxel; voxels with a NaN guess are passed over."""
-    n_voxel, n_point = data.shape
-    n = guess.shape[1]
-    n_sample = normal.shape[0]
-    size = n_sample // ROUNDS
+    n_voxel, n = guess.shape
+    size = normal.shape[0] // ROUNDS
+    n_sample = size * ROUNDS
     z = np.empty((n_sample, n))
     natural = np.empty((n_sample, n + 1))
     log_target = np.empty(n_sample)
     log_round = np.empty((n_sample, ROUNDS))
     weight = np.empty(n_sample)
     scale_variance = np.empty(n_sample)
-    theta = np.ones((n + 1, LANES))
-    y = np.empty((1, LANES))
-    none = np.empty((0, LANES))
-    along = np.empty(LANES)
-    power = np.empty(LANES)
+    # theta, whose last row is the signal's scale of 1; signal; no Jacobian; data times signal, signal squared
+    lanes = np.ones((n + 1, LANES)), np.empty((1, LANES)), np.empty((0, LANES)), np.empty(LANES), np.empty(LANES)
     centres = np.zeros((ROUNDS, n))
     roots = np.zeros((ROUNDS, n, n))
     work = np.empty(n)
@@ -94,90 +198,35 @@ def posterior(kernel, x, data, noise, guess, spread, normal, root, m, s, logit, 
     for v in range(n_voxel):
         if not math.isfinite(guess[v, 0]):
             continue
-        variance = noise[v] * noise[v]
         for r in range(ROUNDS):
             first, last = r * size, (r + 1) * size
             if r == 1:
                 centres[r] = guess[v]
                 _cholesky(spread[v], n, roots[r])
             elif r > 1:
-                total = 0.0
-                centres[r] = 0.0
-                covariance[:] = 0.0
-                for j in range(first):
-                    total += weight[j]
-                    for a in range(n):
-                        centres[r, a] += weight[j] * z[j, a]
-                for a in range(n):
-                    centres[r, a] /= total
-                for j in range(first):
-                    for a in range(n):
-                        for b in range(a + 1):
-                            covariance[a, b] += weight[j] * (z[j, a] - centres[r, a]) * (z[j, b] - centres[r, b]) / total
+                _moments(z, weight, first, n, centres[r], covariance)
                 # few samples that count say little of a covariance: lend it the first guess's
                 lent = n / (n + effective[v])
                 for a in range(n):
                     for b in range(a + 1):
                         covariance[a, b] = 1.2 * ((1.0 - lent) * covariance[a, b] + lent * spread[v, a, b])
                 _cholesky(covariance, n, roots[r])
-            for j in range(first, last):
-                for a in range(n):
-                    value = 0.0
-                    if r == 0:
-                        value = normal[j, a]
-                    else:
-                        for k in range(a + 1):
-                            value += roots[r, a, k] * normal[j, k]
-                        value = centres[r, a] + value / root[j]
-                    z[j, a] = min(max(value, -12.0), 12.0)
-            for j0 in range(first, last, LANES):
-                for a in range(n):
-                    for i in range(LANES):
-                        t = math.exp(m[a] + s[a] * z[min(j0 + i, last - 1), a])
-                        theta[a, i] = t / (1.0 + t) if logit[a] else t
-                along[:] = 0.0
-                power[:] = 0.0
-                for k in range(n_point):
-                    kernel(theta, x[k], y, none)
-                    for i in range(LANES):
-                        along[i] += data[v, k] * y[0, i]
-                        power[i] += y[0, i] * y[0, i]
-                for i in range(min(LANES, last - j0)):
-                    j = j0 + i
-                    for a in range(n):
-                        natural[j, a] = theta[a, i]
-                    natural[j, n] = along[i] / power[i]
-                    scale_variance[j] = variance / power[i]
-                    square = 0.0
-                    for a in range(n):
-                        square += z[j, a] * z[j, a]
-                    log_target[j] = 0.5 * along[i] * along[i] / (power[i] * variance) - 0.5 * math.log(power[i]) - 0.5 * square
+            _draw(normal, root, first, last, r, centres[r], roots[r], n, z)
+            variance = noise[v] * noise[v]
+            _evaluate(
+                kernel, x, data[v], variance, first, last, m, s, logit, n, z, lanes, natural, scale_variance, log_target
+            )
             for j in range(last):  # each round's density at every sample, relative to the prior's normalisation
                 if j >= first:
-                    square = 0.0
-                    for a in range(n):
-                        square += z[j, a] * z[j, a]
-                    log_round[j, 0] = -0.5 * square
+                    log_round[j, 0] = -0.5 * _square(z, j, n)
                     for q in range(1, r):
                         log_round[j, q] = norm + _log_t(z, j, centres[q], roots[q], n, work)
                 if r > 0:
                     log_round[j, r] = norm + _log_t(z, j, centres[r], roots[r], n, work)
-            top = -np.inf
-            for j in range(last):
-                highest = log_round[j, 0]
-                for q in range(1, r + 1):
-                    highest = max(highest, log_round[j, q])
-                mixture = 0.0
-                for q in range(r + 1):
-                    mixture += math.exp(log_round[j, q] - highest)
-                weight[j] = log_target[j] - highest - math.log(mixture)
-                top = max(top, weight[j])
-            total, squares = 0.0, 0.0
-            for j in range(last):
-                weight[j] = math.exp(weight[j] - top)
-                total += weight[j]
-                squares += weight[j] * weight[j]
-            effective[v] = total * total / squares
+            effective[v] = _weigh(log_target, log_round, last, r, weight)
+        total = 0.0
+        for j in range(n_sample):
+            total += weight[j]
         for j in range(n_sample):
             weight[j] /= total
         for a in range(n + 1):
@@ -194,15 +243,4 @@ def posterior(kernel, x, data, noise, guess, spread, normal, root, m, s, logit, 
             for a in range(n):
                 order = np.argsort(natural[:, a])
                 for p in range(len(probability)):
-                    below, value = 0.0, natural[order[0], a]
-                    for j in range(n_sample):
-                        w = weight[order[j]]
-                        if below + 0.5 * w >= probability[p]:
-                            if j > 0:  # between the mid-points of the two samples' weights
-                                before = below - 0.5 * weight[order[j - 1]]
-                                share = (probability[p] - before) / (below + 0.5 * w - before)
-                                value = natural[order[j - 1], a] + share * (natural[order[j], a] - natural[order[j - 1], a])
-                            break
-                        below += w
-                        value = natural[order[j], a]
-                    quantile[v, a, p] = value
+                    quantile[v, a, p] = _quantile(natural[:, a], weight, order, probability[p])
