@@ -301,7 +301,7 @@ class _Image:
         """An image of the estimated voxels' values, (voxel, ...), and another value in the rest, of that one's type."""
         flat = np.full((math.prod(self.shape), *values.shape[1:]), elsewhere, elsewhere.dtype)
         flat[self.pick] = values
-        return flat.reshape(*self.shape, *values.shape[1:])
+        return flat.reshape((*self.shape, *values.shape[1:]))
 
 
 def _sigma(sigma: float | np.ndarray | xr.DataArray | None, image: _Image) -> float | np.ndarray | None:

@@ -60,8 +60,9 @@ def ivim_nnls(
     with np.errstate(divide="ignore", invalid="ignore"):
         total, blood = amplitude.sum(axis=1), amplitude[:, fast].sum(axis=1)
         out = {"S0": total, "f": blood / total}
-        out["D_star"] = np.exp(amplitude[:, fast] @ log[fast] / blood)
-        out["D"] = np.exp(amplitude[:, ~fast] @ log[~fast] / (total - blood))
+        # sums by row: a matrix product rounds by how many voxels there are, and a mask would change the last digit
+        out["D_star"] = np.exp((amplitude[:, fast] * log[fast]).sum(axis=1) / blood)
+        out["D"] = np.exp((amplitude[:, ~fast] * log[~fast]).sum(axis=1) / (total - blood))
     # active amplitudes use up degrees of freedom: four on average when two components with two unknowns each are found
     noise = noise_of(cost, data.shape[1] - 4, good, sigma)
     whole = np.isfinite(np.stack(list(out.values()))).all(axis=0)
