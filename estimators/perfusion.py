@@ -18,8 +18,9 @@ from ..simulator.model import variances
 from ..simulator.symbolic import Equation
 from . import solver
 from .estimate import estimator
+from .profile import likelihood_interval
 from .status import Status
-from .uncertainty import Noise, likelihood_interval, noise_of
+from .uncertainty import Noise, noise_of
 
 CLAIMS = Path(__file__).with_name("perfusion.claims.toml")
 QUANTITIES = {
