@@ -53,11 +53,12 @@ class Estimator:
     encoding : str
         The encoding dimension of its input.
     needs : tuple of str
-        Protocol values that it reads besides the model's settings.
+        Protocol values that the core reads besides the model's settings, where the scan states them.
     measurand : dict
         Quantity to measurand, where the fitted value is weighted by the protocol (`f` to `f_app`).
     spatial : bool
-        Whether the core gets the whole (z, y, x, point) array and mask.
+        Whether a voxel's estimate depends on the other voxels even where sigma is given: replicates of a scan must
+        then not be estimated together.
     """
 
     name: str

@@ -18,7 +18,7 @@ from ..simulator.kernels import KERNEL
 from ..simulator.lanes import FASTMATH, LANES, POINTS
 
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
-NOT_CONVERGED, AT_BOUND, SINGULAR = 2, 4, 8
+NOT_CONVERGED, AT_BOUND, SINGULAR = 2, 4, 8  # bits of `Status`, in numbers: the cached machine code holds them
 _EPS = 2.0**-52
 DAMPING = 1e-3  # at the start, as a fraction of the diagonal
 REACH = 0.5  # a non-linear unknown steps at most this fraction of its value, and the reach of its range
