@@ -33,7 +33,7 @@ def population(field: float) -> dict[str, float]:
     modality="diffusion",
     model=equations.ivim_fat_aware,
     quantities={**QUANTITIES, "S0": ("a.u.", "signal of all 1H at b = 0 without relaxation")},
-    source="Dieckmeyer et al., Magn Reson Med 78:1432 (2017), doi:10.1002/mrm.26500",
+    source="Dieckmeyer et al., Magn Reson Med 78:1432 (2017), doi:10.1002/mrm.26550",
     claims=CLAIMS,
     encoding="b",
     needs=("field_strength", "fat_suppression"),

@@ -35,7 +35,7 @@ domain = {pdff = [0.3, 0.7], words = "all"}
 limit = 1e-5
 expect = "fails"
 reason = "residual fat hardly diffuses"
-source = "doi:10.1002/mrm.26500"
+source = "doi:10.1002/mrm.26550"
 """
 
 

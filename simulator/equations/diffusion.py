@@ -83,6 +83,6 @@ ivim_fat_aware = Equation(
     where={part: visible(f"T1_{pool}", f"T2_{pool}") for part, pool in (("W", "water"), ("B", "blood"), ("F", "fat"))},
     unknowns=(S0, f, D_star, D, pdff, residual, D_fat, *water, *blood, *fat),
     settings=(b, TE, TR),
-    source="Dieckmeyer et al., Magn Reson Med 78:1432 (2017), doi:10.1002/mrm.26500",
+    source="Dieckmeyer et al., Magn Reson Med 78:1432 (2017), doi:10.1002/mrm.26550",
     assumptions="Fat is refocused at the echo and adds in phase; f and PDFF are fractions of 1H, not of signal.",
 )
