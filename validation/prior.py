@@ -62,8 +62,9 @@ def run(plan: Plan, defendants: Sequence[Defendant], store: Store) -> list[Recor
 def _declared(defendant: Defendant) -> Any:
     """The prior of an estimator: its own `prior`, else the `PRIOR` of the module that holds its core."""
     own = getattr(defendant.call, "prior", None)
-    if own is None and defendant.registered:
-        own = getattr(sys.modules.get(getattr(defendant.call.core, "__module__", ""), None), "PRIOR", None)
+    core = getattr(defendant.call, "core", None)
+    if own is None and core is not None:
+        own = getattr(sys.modules.get(core.__module__), "PRIOR", None)
     return own
 
 
