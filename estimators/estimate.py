@@ -57,8 +57,8 @@ class Estimator:
     measurand : dict
         Quantity to measurand, where the fitted value is weighted by the protocol (`f` to `f_app`).
     spatial : bool
-        Whether a voxel's estimate depends on the other voxels even where sigma is given: replicates of a scan must
-        then not be estimated together.
+        Whether a voxel's estimate depends on the other voxels even where sigma is given (a field map solved over the
+        image). The core then gets the whole (z, y, x, point) array, with `mask` as a keyword, and returns images.
     """
 
     name: str
@@ -78,7 +78,8 @@ class Estimator:
     def options(self) -> dict[str, object]:
         """Options of the core and their defaults."""
         parameters = inspect.signature(self.core).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        named = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return {name: default for name, default in named.items() if not (self.spatial and name == "mask")}
 
     def __call__(
         self,
@@ -115,7 +116,9 @@ class Estimator:
             If the scan, the mask, sigma or an option is not what it should be.
         """
         data, dims = self._data(scan)
-        image = _Image.of(dims, data.shape[:-1], mask)
+        image = region = _Image.of(dims, data.shape[:-1], mask)
+        if self.spatial:
+            image = _Image.of(dims, data.shape[:-1], None)
         protocol = self._protocol(scan, image)
         chosen = self._options(options, image)
         noise = _sigma(sigma, image)
@@ -124,8 +127,17 @@ class Estimator:
         usable = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (values > 0).any(axis=1)
         # a voxel whose data mean nothing goes in as NaN, so that it can neither be fitted nor count for the noise
         values = values if usable.all() else np.where(usable[:, None], values, np.nan)
-        out = self.core(values, protocol, noise, intervals, **chosen)
-        notes = out.pop("attrs", {})
+        if self.spatial:
+            inside = np.zeros(len(flat), bool)
+            inside[region.pick] = True
+            image_mask = (inside & usable).reshape(image.shape)
+            out = self.core(values.reshape(data.shape), protocol, noise, intervals, mask=image_mask, **chosen)
+            notes = out.pop("attrs", {})
+            out = {k: v.reshape(len(flat), *v.shape[len(image.shape) :])[region.pick] for k, v in out.items()}
+            image, usable = region, usable[region.pick]
+        else:
+            out = self.core(values, protocol, noise, intervals, **chosen)
+            notes = out.pop("attrs", {})
         out["status"] = out["status"] | np.where(usable, 0, Status.INVALID).astype(np.uint16)
         return self._dataset(scan, image, out, chosen, noise is not None).assign_attrs(notes)
 
