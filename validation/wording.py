@@ -120,28 +120,41 @@ def amount(value: float, quantity: str, sign: bool = False, difference: bool = F
 
 
 def in_short(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> Markup:
-    """What it means for a reader, in two sentences about the first estimator that has the leading quantity."""
-    name = next((n for n in names if select(at.cells, estimator=n, measurand=quantities[0])["mean"].size), None)
-    if name is None:
+    """What it means for a reader: the first estimator with the leading quantity, and that of least model error."""
+    errors = {}
+    for name in names:
+        own = select(at.cells, estimator=name, measurand=quantities[0])
+        if own["mean"].size and np.isfinite(own["model_error"][0]):
+            errors[name] = abs(own["model_error"][0])
+    if not errors:
         return Markup("")
-    wrong, spread = [], []
+    first, best = next(iter(errors)), min(errors, key=errors.__getitem__)
+    reads, scatter = _reads(at, first, quantities)
+    text = Markup(
+        "In tissue with {}, {} reads {}, before any noise. A single voxel at SNR {:g} then scatters by {} of the "
+        "true value."
+    ).format(at.tissue, code(first), reads, at.snr, scatter)
+    if errors[best] < 0.5 * errors[first]:
+        reads, scatter = _reads(at, best, quantities)
+        text += Markup(" With the nuisances known, {} reads {}, and a single voxel scatters by {}.").format(code(best), reads, scatter)
+    return text
+
+
+def _reads(at: Reference, name: str, quantities: Sequence[str]) -> tuple[str, str]:
+    """What an estimator answers without noise, and how a single voxel scatters, relative to the truth."""
+    answer, scatter = [], []
     for quantity in quantities:
         own = select(at.cells, estimator=name, measurand=quantity)
         if not own["mean"].size or not np.isfinite(own["truth"][0] + own["limit"][0]):
             continue
         one, show = _row(own), printed(quantity)
         if show.unit == "%":
-            read, true = amount(one["limit"], quantity), amount(one["truth"], quantity)
-            wrong.append(f"{show.label} as {read} where {true} is true")
+            limit, truth = amount(one["limit"], quantity), amount(one["truth"], quantity)
+            answer.append(f"{show.label} as {limit} where {truth} is true")
         else:
-            wrong.append(f"{show.label} {_relative(one['model_error'] / one['truth'])}")
-        spread.append(f"± {number(100 * one['sd'] / abs(one['truth']), 0)}\u00a0% ({show.label})")
-    if not wrong:
-        return Markup("")
-    return Markup(
-        "In tissue with {}, {} reads {}, before any noise. A single voxel at SNR {:g} then scatters by {} of the "
-        "true value."
-    ).format(at.tissue, code(name), _listed(wrong), at.snr, _listed(spread))
+            answer.append(f"{show.label} {_relative(one['model_error'] / one['truth'])}")
+        scatter.append(f"± {number(100 * one['sd'] / abs(one['truth']), 0)}\u00a0% ({show.label})")
+    return _listed(answer), _listed(scatter)
 
 
 def _relative(error: float) -> str:
