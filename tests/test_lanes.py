@@ -29,7 +29,8 @@ def evaluate():
 
         scope = {"function": function}
         exec("def loop(x, out):\n    for i in range(x.size):\n        out[i] = function(x[i])\n", scope)
-        functions[name] = numba.njit("void(f8[::1], f8[::1])", fastmath=lanes.FASTMATH, error_model="numpy")(scope["loop"])
+        compile_it = numba.njit("void(f8[::1], f8[::1])", fastmath=lanes.FASTMATH, error_model="numpy")
+        functions[name] = compile_it(scope["loop"])
 
     def call(name, x):
         out = np.empty_like(x)
@@ -45,7 +46,8 @@ def points(name):
     small = np.concatenate([10.0 ** rng.uniform(-300, 0, 400), -(10.0 ** rng.uniform(-300, 0, 400)), [0.0]])
     if name in ("exp", "expm1"):
         halves = (np.arange(-1020, 1020, 7) + 0.5) * np.log(2.0)  # where the reduction changes its integer
-        return np.concatenate([small, rng.uniform(-708, 709, 3000), rng.uniform(-2, 2, 1000), halves, np.nextafter(halves, 0), [-708.0, 709.0]])
+        drawn = [rng.uniform(-708, 709, 3000), rng.uniform(-2, 2, 1000)]
+        return np.concatenate([small, *drawn, halves, np.nextafter(halves, 0), [-708.0, 709.0]])
     zeros = np.arange(-60000, 60000, 997) * (np.pi / 2)  # the reduced argument is all cancellation there
     return np.concatenate([small, rng.uniform(-10, 10, 2000), rng.uniform(-1e5, 1e5, 2000), zeros, zeros + np.pi / 4])
 
@@ -125,7 +127,8 @@ def process(cache, before="", after="", **environment):
     env = {**os.environ, "BONEMRI_CACHE": str(cache), **environment}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     text = FIT.format(before=before, after=after)
-    return subprocess.Popen([sys.executable, "-c", text], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", text], env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 def finished(job):
