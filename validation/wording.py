@@ -136,7 +136,8 @@ def in_short(at: Reference, names: Sequence[str], quantities: Sequence[str]) -> 
     ).format(at.tissue, code(first), reads, at.snr, scatter)
     if errors[best] < 0.5 * errors[first]:
         reads, scatter = _reads(at, best, quantities)
-        text += Markup(" With the nuisances known, {} reads {}, and a single voxel scatters by {}.").format(code(best), reads, scatter)
+        also = Markup(" With the nuisances known, {} reads {}, and a single voxel scatters by {}.")
+        text += also.format(code(best), reads, scatter)
     return text
 
 
