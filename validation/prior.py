@@ -28,6 +28,7 @@ DRAWS = 1 << 14  # of the prior, in the oracle: they only find the posterior
 ROUND = 1 << 12  # of the proposal round it: the Monte Carlo error is below one per cent of the RMSE
 ROUNDS, WIDER, DEFENSIVE = 4, 2.0, 0.1
 BINS = 20
+LEVELS = tuple(np.arange(0.05, 1.0, 0.05).round(2))  # probabilities between which a rank is known
 _TEXTS = ("estimator", "quantity", "prior", "unit")
 _NUMBERS = ("snr", "n", "rmse", "rmse_oracle", "rmse_prior_mean", "rmse_least_squares", "ratio_oracle",
             "ratio_prior_mean", "ratio_least_squares", "coverage", "rank_distance")  # fmt: skip
@@ -93,7 +94,7 @@ def _try(plan: Plan, defendant: Defendant, declared: Any, snr: float, which: str
     )  # fmt: skip
     noise_sd = 1 / snr
     noisy = add_noise(scan, noise_sd=noise_sd, seed=int(plan.child("prior noise", which, snr).generate_state(1)[0]))
-    found = defendant.estimate(noisy, noise_sd, {})
+    found = defendant.estimate(noisy, noise_sd, {"levels": LEVELS})  # where it can tell more than the interval
     plain = estimators.get("ivim")(noisy, sigma=noise_sd)
     measured = noisy.values.reshape(n, -1)[:few]
     exact = posterior_means(defendant, plan, declared, measured, noise_sd, plan.child("oracle", which, snr))
