@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,13 +71,15 @@ class _Profile:
         known: Mapping[str, Any],
         bounds: Mapping[str, tuple[float, float]] | None,
         likelihood: str,
-    ):
+    ) -> None:
         self.equation, self.data, self.protocol, self.found, self.name = equation, data, protocol, found, name
         self.known, self.bounds, self.likelihood = known, bounds, likelihood
         self.column = found.free.index(name)
         low, high = limits(equation, found.free, bounds)
-        self.put, self.take = (np.log, np.exp) if low[self.column] > 0.0 else (np.asarray, np.asarray)
-        self.bound = {-1.0: self.put(low[self.column]), 1.0: self.put(high[self.column])}
+        logarithmic = low[self.column] > 0.0
+        self.put: Callable[[Any], Any] = np.log if logarithmic else np.asarray
+        self.take: Callable[[Any], Any] = np.exp if logarithmic else np.asarray
+        self.bound = {-1.0: float(self.put(low[self.column])), 1.0: float(self.put(high[self.column]))}
         self.sd = np.broadcast_to(np.asarray(noise.sd, dtype=float), (len(data),))
         self.fine = np.isfinite(found.theta).all(axis=1) & np.isfinite(self.sd) & (self.sd > 0)
         self.target = noise.quantile
@@ -86,12 +88,13 @@ class _Profile:
         error = found.unit_sd[:, self.column] * self.sd
         with np.errstate(divide="ignore", invalid="ignore"):
             self.weak = self.fine & ~(error <= DOUBT * value)
-            self.error = error / (value if low[self.column] > 0.0 else 1.0)
+            self.error = error / (value if logarithmic else 1.0)
         # the other unknown with the most declared starts: its levels lead into other basins of the nuisances
-        starts = {q.name: np.array(q.start) for q in equation.unknowns if q.name in found.free and q.name != name}
-        other = max(starts, key=lambda n: starts[n].size)
-        self.other = found.free.index(other)
-        self.levels = starts[other][(starts[other] > low[self.other]) & (starts[other] < high[self.other])]
+        declared = {q.name: q.start for q in equation.unknowns}
+        starts = [np.array(() if n == name else declared[n], dtype=float) for n in found.free]
+        self.other = int(np.argmax([levels.size for levels in starts]))
+        levels = starts[self.other]
+        self.levels = levels[(levels > low[self.other]) & (levels < high[self.other])]
 
     def root(self, x: np.ndarray, where: np.ndarray, nuisance: np.ndarray) -> np.ndarray:
         """Root of the profiled deviance at x, less the target; `nuisance` moves along."""

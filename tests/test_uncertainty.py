@@ -7,7 +7,8 @@ from scipy import optimize, stats
 
 from bonemri import estimators
 from bonemri.estimators import solver
-from bonemri.estimators.uncertainty import Z95, Noise, likelihood_interval, noise_of
+from bonemri.estimators.profile import likelihood_interval
+from bonemri.estimators.uncertainty import Z95, Noise, noise_of
 from bonemri.simulator import equations
 
 B = np.array([0.0, 10, 20, 30, 50, 80, 100, 200, 400, 600, 800])
@@ -153,7 +154,8 @@ def test_interval_ends_are_where_scipy_finds_the_threshold():
             return t[0] * (t[1] * np.exp(-B * D_star) + (1 - t[1]) * np.exp(-B * t[2])) - y
 
         starts = [(y[0], f, D) for f in (0.05, 0.2, 0.5) for D in (2e-4, 6e-4, 1.5e-3)]
-        fits = (optimize.least_squares(residual, s, bounds=([0, 0, 0], [np.inf, 1, 5e-3]), x_scale=(1, 0.1, 1e-3), xtol=1e-12, ftol=1e-12, gtol=1e-12) for s in starts)
+        box, tight = ([0, 0, 0], [np.inf, 1, 5e-3]), {"xtol": 1e-12, "ftol": 1e-12, "gtol": 1e-12}
+        fits = [optimize.least_squares(residual, s, bounds=box, x_scale=(1, 0.1, 1e-3), **tight) for s in starts]
         return min(2 * f.cost for f in fits)
 
     for v, y in enumerate(data):
@@ -191,7 +193,10 @@ def test_intervals_follow_held_values_and_the_rician_likelihood():
     covered = {}
     for likelihood in ("gaussian", "rician"):
         found = solver.fit(mono, data, {"b": b}, known={"S0": S0}, sigma=sigma, likelihood=likelihood)
-        low, high = likelihood_interval(mono, data, {"b": b}, found, "adc", Noise(sigma, np.inf), known={"S0": S0}, likelihood=likelihood)
+        noise = Noise(sigma, np.inf)
+        low, high = likelihood_interval(
+            mono, data, {"b": b}, found, "adc", noise, known={"S0": S0}, likelihood=likelihood
+        )
         covered[likelihood] = np.mean((low <= 1.5e-3) & (1.5e-3 <= high))
     assert abs(covered["rician"] - 0.95) < band(n) + 0.01
     assert covered["gaussian"] < 0.9
