@@ -59,9 +59,11 @@ def test_variables_units_and_names(noisy, level, name, intervals):
 def test_status_is_a_cf_flag_variable(noisy, name):
     status = estimators.get(name)(noisy).status
     assert status.dtype == np.uint16
-    assert status.attrs["flag_masks"].tolist() == [1, 2, 4, 8, 16, 32, 64, 128] and status.attrs["flag_masks"].dtype == np.uint16
+    masks = status.attrs["flag_masks"]
+    assert masks.tolist() == [1, 2, 4, 8, 16, 32, 64, 128] and masks.dtype == np.uint16
     assert status.attrs["flag_meanings"].split() == [
-        "invalid", "not_converged", "at_bound", "not_identifiable", "low_signal", "outside_domain", "ambiguous", "outside_mask",
+        "invalid", "not_converged", "at_bound", "not_identifiable", "low_signal", "outside_domain", "ambiguous",
+        "outside_mask",
     ]  # fmt: skip
 
 
@@ -111,7 +113,8 @@ def test_a_plain_array_with_b(noisy, level, name):
     estimator = estimators.get(name)
     wanted = estimator(noisy, sigma=level)
     order = np.random.default_rng(0).permutation(noisy.sizes["b"])
-    plain = xr.DataArray(noisy.values[0], dims=("row", "column", "b"), coords={"b": noisy.b.values}).isel(b=order).transpose("b", "row", "column")
+    plain = xr.DataArray(noisy.values[0], dims=("row", "column", "b"), coords={"b": noisy.b.values})
+    plain = plain.isel(b=order).transpose("b", "row", "column")
     maps = estimator(plain, sigma=level)
     assert maps[next(iter(estimator.quantities))].dims == ("row", "column")
     for q in estimator.quantities:
@@ -171,7 +174,8 @@ def test_protocol_values_may_be_coords_attrs_or_maps(noisy, level):
     for scan in (in_attrs, along, mapped):
         maps = estimators.ivim_fat_aware(scan, sigma=level)
         np.testing.assert_allclose(maps.D, wanted.D, rtol=1e-6)
-    longer = estimators.ivim_fat_aware(noisy.assign_coords(TE=(("x", "y"), np.tile(te + np.arange(6)[:, None] * 5e-3, (1, 4)))), sigma=level)
+    longer_te = np.tile(te + np.arange(6)[:, None] * 5e-3, (1, 4))
+    longer = estimators.ivim_fat_aware(noisy.assign_coords(TE=(("x", "y"), longer_te)), sigma=level)
     # a longer echo favours blood: the same signal means a smaller density fraction, column by column
     assert (longer.f.mean("y").diff("x") < wanted.f.mean("y").diff("x")).all()
 
@@ -274,20 +278,28 @@ def without(scan, *names):
     return scan.drop_vars(names)
 
 
+def with_b(scan, values, **attributes):
+    return scan.assign_coords(b=("b", values, attributes))
+
+
 WRONG = {
     "no DataArray": ("ivim", lambda s: s.values, {}, "scan is a ndarray; expected an xarray.DataArray"),
     "no b": ("ivim", lambda s: s.rename(b="echo"), {}, "expected one called b"),
     "no values of b": ("ivim", lambda s: without(s, "b"), {}, "dimension b has no coordinate"),
-    "b in SI": ("ivim", lambda s: s.assign_coords(b=("b", s.b.values * 1e6, {"units": "s/m2"})), {}, "b is in s/m2; expected s/mm2"),
-    "negative b": ("ivim", lambda s: s.assign_coords(b=s.b.values - 5), {}, r"b has negative values \(-5\)"),
-    "NaN in b": ("ivim", lambda s: s.assign_coords(b=np.where(s.b > 700, np.nan, s.b)), {}, "b has values that are not finite"),
+    "b in SI": ("ivim", lambda s: with_b(s, s.b.values * 1e6, units="s/m2"), {}, "b is in s/m2; expected s/mm2"),
+    "negative b": ("ivim", lambda s: with_b(s, s.b.values - 5), {}, r"b has negative values \(-5\)"),
+    "NaN in b": ("ivim", lambda s: with_b(s, np.where(s.b > 700, np.nan, s.b)), {}, "b has values that are not finite"),
     "complex": ("ivim", lambda s: s + 0j, {}, "scan is complex; expected magnitudes"),
     "words": ("ivim", lambda s: s.astype(str), {}, "expected numbers"),
     "coils": ("ivim", lambda s: s.expand_dims(coil=4), {}, "combine the coils first"),
     "too few b": ("ivim", lambda s: s.isel(b=[0, 1, 2]), {}, "b has 3 different values; at least 4 are needed"),
     "the same b": ("adc", lambda s: s.isel(b=[0, 0, 0]), {}, "b has 1 different values; at least 2"),
-    "no high b": ("ivim-segmented", lambda s: s.isel(b=slice(0, 7)), {}, "fewer than two b-values at or above threshold 200"),
-    "mask shape": ("ivim", lambda s: s, {"mask": np.ones((2, 4, 6))}, r"mask has shape \(2, 4, 6\); the image has \(1, 4, 6\)"),
+    "no high b": (
+        "ivim-segmented", lambda s: s.isel(b=slice(0, 7)), {}, "fewer than two b-values at or above threshold 200",
+    ),
+    "mask shape": (
+        "ivim", lambda s: s, {"mask": np.ones((2, 4, 6))}, r"mask has shape \(2, 4, 6\); the image has \(1, 4, 6\)",
+    ),
     "empty mask": ("ivim", lambda s: s, {"mask": np.zeros((1, 4, 6))}, "mask is empty"),
     "sigma 0": ("ivim", lambda s: s, {"sigma": 0.0}, "sigma is 0.0; expected a positive noise SD"),
     "sigma negative": ("ivim", lambda s: s, {"sigma": -np.ones((1, 4, 6))}, "expected a positive noise SD"),
