@@ -65,11 +65,12 @@ def test_segmented_limit_where_blood_has_not_decayed():
     maps = estimators.ivim_segmented(series(y[None])).isel(x=0)
     tight = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
     high = B >= 200
-    D = optimize.least_squares(lambda t: t[0] * np.exp(-B[high] * t[1] * 1e-3) - y[high], (1.0, 1.0), **tight).x[1] * 1e-3
-    second = optimize.least_squares(
+    first = optimize.least_squares(lambda t: t[0] * np.exp(-B[high] * t[1] * 1e-3) - y[high], (1.0, 1.0), **tight).x
+    D = first[1] * 1e-3
+    S0, f, star = optimize.least_squares(
         lambda t: t[0] * (t[1] * np.exp(-B * t[2] * 1e-2) + (1 - t[1]) * np.exp(-B * D)) - y, (1.0, 0.2, 1.0), **tight
     ).x
-    np.testing.assert_allclose([maps.D, maps.S0, maps.f, maps.D_star], [D, second[0], second[1], second[2] * 1e-2], rtol=1e-6)
+    np.testing.assert_allclose([maps.D, maps.S0, maps.f, maps.D_star], [D, S0, f, star * 1e-2], rtol=1e-6)
     assert maps.D > 1.05 * truth["D"]
 
 
@@ -96,7 +97,8 @@ def test_nnls_spectrum_is_exact_on_its_own_grid():
     from bonemri.estimators.perfusion_nnls import GRID
 
     nodes = np.geomspace(*GRID)
-    truth = {"S0": 1.0, "f": 0.25, "D_star": nodes[np.searchsorted(nodes, 0.05)], "D": nodes[np.searchsorted(nodes, 0.5e-3)]}
+    star, slow = nodes[np.searchsorted(nodes, (0.05, 0.5e-3))]
+    truth = {"S0": 1.0, "f": 0.25, "D_star": star, "D": slow}
     maps = estimators.ivim_nnls(series(IVIM.signal(truth, {"b": B}))).isel(x=0)
     # neighbours on the grid share an amplitude where rounding cannot tell them: a grid step is 7 %
     np.testing.assert_allclose([maps.S0, maps.f], [1.0, 0.25], rtol=5e-3)
@@ -185,7 +187,8 @@ def test_noise_sd_that_is_given_does_not_move_the_estimate():
 
 def test_compartments_are_named_by_their_diffusivity():
     """D* is the larger one, also where the fit met them the other way round, with the standard errors exchanged."""
-    truth = {"S0": np.ones(300), "f": np.linspace(0.7, 0.95, 300), "D_star": np.full(300, 6e-3), "D": np.full(300, 1.2e-3)}
+    f = np.linspace(0.7, 0.95, 300)
+    truth = {"S0": np.ones(300), "f": f, "D_star": np.full(300, 6e-3), "D": np.full(300, 1.2e-3)}
     data = IVIM.signal(truth, {"b": B}) + np.random.default_rng(10).normal(0, 0.01, (300, B.size))
     maps = estimators.ivim(series(data), sigma=0.01)
     assert (maps.D_star >= maps.D).all()
@@ -220,7 +223,8 @@ def test_repeated_and_unsorted_b_values_are_averages():
     mean = replicates(WELL, 80, 20, 13)
     order = rng.permutation(33)
     tripled = np.repeat(mean, 3, axis=1)[:, order]
-    one, three = estimators.ivim(series(mean), sigma=0.01), estimators.ivim(series(tripled, np.repeat(B, 3)[order]), sigma=0.01)
+    one = estimators.ivim(series(mean), sigma=0.01)
+    three = estimators.ivim(series(tripled, np.repeat(B, 3)[order]), sigma=0.01)
     for name in ORDER:
         np.testing.assert_allclose(three[name], one[name], rtol=1e-4)
         np.testing.assert_allclose(three[f"{name}_sd"], one[f"{name}_sd"] / np.sqrt(3), rtol=1e-3)
@@ -232,7 +236,8 @@ def test_rician_likelihood_option():
     signal = equations.mono_exponential.signal({"S0": 1.0, "adc": 1.5e-3}, {"b": b})
     rng = np.random.default_rng(14)
     data = series(np.hypot(signal + rng.normal(0, sigma, (n, 9)), rng.normal(0, sigma, (n, 9))), b)
-    plain, right = (float(estimators.adc(data, sigma=sigma, likelihood=k).adc.mean()) - 1.5e-3 for k in ("gaussian", "rician"))
+    found = {k: estimators.adc(data, sigma=sigma, likelihood=k).adc for k in ("gaussian", "rician")}
+    plain, right = (float(adc.mean()) - 1.5e-3 for adc in found.values())
     assert abs(right) < 0.25 * abs(plain) and plain < -1e-4
 
 
@@ -264,7 +269,10 @@ def test_fat_aware_sensitivity_to_suppression(marrow):
     from bonemri.estimators.perfusion_fat import _residual
 
     left = _residual(protocols.ivim_marrow.fat_suppression, "fat_marrow")
-    told = {k: estimators.ivim_fat_aware(scan, pdff=block.truth.pdff, residual=k * left).D - block.truth.D for k in (0.0, 0.8, 1.0, 1.2)}
+    told = {
+        k: estimators.ivim_fat_aware(scan, pdff=block.truth.pdff, residual=k * left).D - block.truth.D
+        for k in (0.0, 0.8, 1.0, 1.2)
+    }
     assert (told[0.8] < told[1.0]).all() and (told[1.0] < told[1.2]).all()
     assert (abs(told[0.8]) < 0.5 * abs(told[0.0])).all()
 
