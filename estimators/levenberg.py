@@ -335,11 +335,11 @@ def levenberg(
             stuck = (damping[i] > 1e12) or (count[i] >= max_evaluations) or (first and not better)
             finished = better and c_new[i] <= 64.0 * _EPS * _EPS * square[i]  # nothing is left to gain
             done[i] = done[i] if done[i] > 0.0 else (1.0 if finished else (2.0 if stuck else 0.0))
-            # trust what the quadratic model foretold: where it fails by the curvature of large residuals, plain tenfold
-            # steps of the damping would cycle between too little and too much
+            # trust what the quadratic model foretold: where it fails by the curvature of large residuals, or down a
+            # bent valley, plain tenfold steps of the damping would cycle between too little and too much
             truth = (c[i] - c_new[i]) / foretold[i]
-            factor = 0.1 if (truth > 0.75 or fine) else (1.0 if truth > 0.25 else 4.0)
-            damping[i] = (damping[i] if first else max(damping[i] * factor, 1e-14)) if better else damping[i] * 10.0
+            factor = 0.3 if (truth > 0.75 or fine) else (1.0 if truth > 0.25 else 4.0)
+            damping[i] = (damping[i] if first else max(damping[i] * factor, 1e-14)) if better else damping[i] * 3.0
             c[i] = c_new[i] if better else c[i]
         for a in range(n):
             for i in range(LANES):
