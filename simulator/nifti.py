@@ -80,7 +80,8 @@ def geometry(path: str | os.PathLike[str]) -> Any:
     """Return the header of a NIfTI, without reading its voxels."""
     import nibabel as nib
 
-    return nib.load(path).header  # type: ignore[attr-defined]
+    image: Any = nib.load(path)  # of the formats that it reads, not all have a header
+    return image.header
 
 
 def beside(path: str | os.PathLike[str], suffix: str) -> Path:

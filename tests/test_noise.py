@@ -1,5 +1,7 @@
 """Noise: its distribution against scipy's, the meaning of SNR, and independence of blocks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +15,7 @@ P = 1e-3
 Z = stats.norm.isf(P / 2)
 
 
-def received(level: float, sd: float, seed: int = 5, **settings: object) -> np.ndarray:
+def received(level: float, sd: float, seed: int = 5, **settings: Any) -> np.ndarray:
     """Images of a flat signal, one draw a voxel."""
     return noise.add(np.full((DRAWS, 1), level), sd, np.random.default_rng(seed), **settings)[:, 0]
 
@@ -116,7 +118,7 @@ def test_reference_is_the_median_over_signal_voxels() -> None:
     ],
 )
 def test_wrong_settings_are_told_in_one_line(settings: dict[str, object], message: str) -> None:
-    arguments: dict[str, object] = {"noise_sd": 1.0, "rng": np.random.default_rng(0)} | settings
+    arguments: dict[str, Any] = {"noise_sd": 1.0, "rng": np.random.default_rng(0)} | settings
     with pytest.raises(InputError, match=message) as caught:
-        noise.add(np.ones((2, 2)), **arguments)  # type: ignore[arg-type]
+        noise.add(np.ones((2, 2)), **arguments)
     assert "\n" not in str(caught.value)

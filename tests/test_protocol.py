@@ -70,9 +70,9 @@ def test_json_pickle_and_copy_give_the_same_protocol(name: str) -> None:
 def test_a_frozen_protocol_stays_as_it_is() -> None:
     protocol = protocols.ivim_marrow
     with pytest.raises(AttributeError):
-        protocol.averages = 2  # type: ignore[misc]
+        protocol.averages = 2
     with pytest.raises(TypeError):
-        protocol.table["b"] = (0,)  # type: ignore[index]
+        protocol.table["b"] = (0,)
     protocol["b"][0] = 7.0  # a copy
     assert protocol["b"][0] == 0.0
 

@@ -120,21 +120,21 @@ class Protocol(Mapping[str, Any]):
         return value
 
     def _check(self, name: str, value: object, setting: Setting) -> None:
-        if not is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
+        if not is_number(value) or not math.isfinite(value):
             raise self._error(name, value, f"expected a finite number ({setting.unit})")
-        if not setting.low <= value <= setting.high:  # type: ignore[operator]
-            hint = f" ({setting.mistake})" if setting.mistake and value > setting.high else ""  # type: ignore[operator]
+        if not setting.low <= value <= setting.high:
+            hint = f" ({setting.mistake})" if setting.mistake and value > setting.high else ""
             unit = "" if setting.unit == "1" else f" {setting.unit}"
             raise self._error(name, value, f"expected {setting.low:g} to {setting.high:g}{unit}{hint}")
 
-    def _number(self, name: str, value: object) -> float:
+    def _number(self, name: str, value: Any) -> float:
         self._check(name, value, SETTINGS[name])
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
-    def _column(self, name: str, values: object) -> tuple[float, ...]:
-        if isinstance(values, (str, bytes)) or np.ndim(values) != 1:  # type: ignore[arg-type]
+    def _column(self, name: str, values: Any) -> tuple[float, ...]:
+        if isinstance(values, (str, bytes)) or np.ndim(values) != 1:
             raise self._error(f"table column {name}", values, "expected a list of numbers")
-        return tuple(self._number(name, value) for value in values)  # type: ignore[attr-defined]
+        return tuple(self._number(name, value) for value in values)
 
     def _check_columns(self, table: Mapping[str, tuple[float, ...]], constants: Mapping[str, float]) -> None:
         if self.encoding not in table:

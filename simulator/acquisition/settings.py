@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeGuard
 
 import numpy as np
 
@@ -41,6 +42,6 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
 FIELD = Setting("T", "static field", 0.001, 25.0, "given in MHz?")
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Tell a number from everything else, a truth value included."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
