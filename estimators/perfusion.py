@@ -31,7 +31,7 @@ QUANTITIES = {
 }
 # What counts as identified: the relative standard error that a reader of a map would still call a measurement.
 IDENTIFIED = {"f": 0.10, "D": 0.10, "D_star": 0.20}
-LOW_SNR = 5.0  # signal at the lowest b over the noise SD, below which magnitude bias exceeds two per cent
+LOW_SNR = 5.0  # strongest signal over the noise SD, below which magnitude bias exceeds two per cent
 
 
 def points_for(name: str, protocol: Mapping[str, np.ndarray], unknowns: int) -> None:
@@ -103,10 +103,18 @@ def fit_ivim(
     likelihood: str = "gaussian",
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> solver.Fit:
-    """Bi-exponential fit with the compartments named: D* is the larger diffusivity."""
+    """Bi-exponential fit with the compartments named: D* is the larger diffusivity.
+
+    The formula is the same with f -> 1 - f and the diffusivities exchanged. Where bounds forbid the exchange, the fit
+    stands as it is, with `Status.AMBIGUOUS`.
+    """
     fit = solver.fit(equations.ivim, data, protocol, sigma=sigma, likelihood=likelihood, bounds=bounds)
-    # the formula is the same with f -> 1 - f and the diffusivities exchanged
-    swapped = np.flatnonzero(fit["D_star"] < fit["D"])[:, None]
+    low, high = (dict(zip(fit.free, v, strict=True)) for v in solver.limits(equations.ivim, fit.free, bounds))
+    wrong = fit["D_star"] < fit["D"]
+    allowed = wrong & (fit["D"] <= high["D_star"]) & (fit["D_star"] <= high["D"]) & (fit["D"] >= low["D_star"])
+    allowed &= (fit["D_star"] >= low["D"]) & (1.0 - fit["f"] >= low["f"]) & (1.0 - fit["f"] <= high["f"])
+    fit.status[wrong & ~allowed] |= np.uint16(Status.AMBIGUOUS)
+    swapped = np.flatnonzero(allowed)[:, None]
     f, star, slow = (fit.free.index(n) for n in ("f", "D_star", "D"))
     fit.theta[swapped, f] = 1.0 - fit.theta[swapped, f]
     for array in (fit.theta, fit.unit_sd):

@@ -148,7 +148,8 @@ def ivim_bayes(
     fit = fit_ivim(data, protocol, sigma)
     noise = noise_of_fit(fit, data, sigma)
     n_voxel, n = len(data), len(UNKNOWNS)
-    sd = np.array(np.broadcast_to(np.asarray(noise.sd, dtype=float), (n_voxel,)))
+    # a noise SD that is itself estimated widens the posterior as Student's t widens an error
+    sd = np.array(np.broadcast_to(np.asarray(noise.sd, dtype=float) * noise.widening, (n_voxel,)))
     guess, spread = _laplace(fit, protocol, sd, priors)
     module = compiled(_POSTERIOR)
     kernel = equations.ivim.compiled((), (*UNKNOWNS, "S0"))
@@ -191,7 +192,9 @@ def ivim_bayes(
             out[f"{name}_quantile"] = quantiles[:, i, 2:]
         if intervals:
             out[f"{name}_lo"], out[f"{name}_hi"] = quantiles[:, i, 0], quantiles[:, i, 1]
-    status = np.where(np.isfinite(mean).all(axis=1), 0, Status.INVALID).astype(np.uint16)
+    # data without a posterior: the noise SD was not given, and no point is left over to estimate it
+    mute = np.where(np.isfinite(data).all(axis=1) & ~np.isfinite(sd), Status.NOT_IDENTIFIABLE, Status.INVALID)
+    status = np.where(np.isfinite(mean).all(axis=1), 0, mute).astype(np.uint16)
     # the prior is most of an answer whose variance is still half the prior's
     mostly = np.any([out[f"{name}_prior_share"] > 0.5 for name in UNKNOWNS], axis=0)
     status |= np.where(mostly, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)

@@ -90,8 +90,11 @@ def _check(name: str, value: Any) -> None:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
         raise InputError(f"ivim-fat-aware: {name} is {value!r}; expected a number or a map") from None
+    if array.ndim == 0 and not np.isfinite(array):
+        raise InputError(f"ivim-fat-aware: {name} is {value}; expected a finite number")
     fraction = name in ("pdff", "residual")
-    if (array < 0).any() or (fraction and (array > 1).any()) or (name.startswith("T") and (array == 0).any()):
+    outside = np.isinf(array) | (array < 0) | (fraction & (array > 1)) | (name.startswith("T") & (array == 0))
+    if outside.any():
         expected = "0 to 1" if fraction else "positive values"
         raise InputError(f"ivim-fat-aware: {name} reaches {array.min():g} to {array.max():g}; expected {expected}")
 

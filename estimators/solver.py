@@ -18,7 +18,7 @@ from ..simulator.threads import each_block
 from .status import Status
 
 RTOL = 1e-10
-MAX_EVALUATIONS = 300
+MAX_EVALUATIONS = 1000
 DOUBT = 0.5  # relative standard error from which a fit is tried from other starts
 FIRST = 40  # evaluations of a first descent, after which the slow voxels go on together
 SMALL_PRODUCT = 200_000  # multiplications; OpenBLAS starts threads above 262 144
@@ -159,7 +159,10 @@ def fit(
     # an unknown that enters linearly may step as far as it likes; another, by its value and a part of its range
     reach = np.where([name in kernel.LINEAR for name in free], np.inf, np.where(np.isfinite(span), 0.25 * span, 0.0))
     sigmas = np.broadcast_to(np.asarray(1.0 if sigma is None else sigma, dtype=float), (n_voxel,))
-    origin = _Grid(equation, kernel, free, x, low, high) if start is None else _given(start, free, n_voxel)
+    given = None if start is None else _given(start, free, n_voxel)
+    # other basins are looked for where the declaration says from where
+    graded = all(q.start for q in equation.unknowns if q.name in free and q.name not in kernel.LINEAR)
+    grid = _Grid(equation, kernel, free, x, low, high) if start is None or (graded and not frozen) else None
     every = _Result.empty(n_voxel, n, covariance, np.zeros(n_voxel, np.uint16))
     loop = compiled(_LEVENBERG).levenberg
 
@@ -182,17 +185,21 @@ def fit(
             )  # fmt: skip
             return result
 
-        begin = origin.starts(block, held_block) if isinstance(origin, _Grid) else origin[a:b]
+        if given is None:
+            assert grid is not None
+            begin = grid.starts(block, held_block)
+        else:
+            begin = given[a:b]
         # a few slow voxels would leave the other lanes idle: they go on together, after the rest
         found = descend(np.arange(b - a), begin, most=min(FIRST, max_evaluations))
         follow = np.flatnonzero(found.status & Status.NOT_CONVERGED)
         begin = found.theta[follow]
-        if isinstance(origin, _Grid):
-            doubtful = np.flatnonzero(good & found.doubtful(origin.nonlinear, block.shape[1] - n))
-            some, there = origin.others(block[doubtful], held_block[doubtful])
+        if grid is not None:
+            doubtful = np.flatnonzero(good & found.doubtful(grid.nonlinear, block.shape[1] - n))
+            some, there = grid.others(block[doubtful], held_block[doubtful], started=given is None)
             some = doubtful[some]
             glance = descend(some, there, rtol=GLANCE, most=min(FIRST, max_evaluations))
-            promising = found.promising(some, glance, origin.nonlinear, block.shape[1] - n)
+            promising = found.promising(some, glance, grid.nonlinear, block.shape[1] - n)
             follow = np.concatenate([follow, some[promising]])
             begin = np.concatenate([begin, glance.theta[promising]])
         found.improve(follow, descend(follow, begin))
@@ -301,8 +308,10 @@ class _Grid:
         """Best start of each voxel, (voxel, free), within the bounds."""
         return self._best(*self._scores(data, held), np.arange(len(self.nodes)))
 
-    def others(self, data: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ways into other basins: the best start at each level, that `starts` did not take, of the most-graded unknown.
+    def others(self, data: np.ndarray, held: np.ndarray, started: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Ways into other basins: the best start at each level of the most-graded unknown.
+
+        Without the level that `starts` took, where the fit `started` there.
 
         Returns voxel numbers, each as often as it has such starts, and the starts, (row, free).
         """
@@ -310,7 +319,7 @@ class _Grid:
         taken = self.level[score.argmin(axis=1)]
         voxels, begins = [np.zeros(0, int)], [np.zeros((0, self.nodes.shape[1]))]
         for level in np.unique(self.level):
-            some = np.flatnonzero(taken != level)
+            some = np.flatnonzero(taken != level) if started else np.arange(len(data))
             voxels.append(some)
             begins.append(self._best(score[some], amplitude[some], np.flatnonzero(self.level == level)))
         return np.concatenate(voxels), np.concatenate(begins)

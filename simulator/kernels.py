@@ -134,6 +134,11 @@ def source(
     import sympy as sp
 
     printer = _printer()
+    named = linear(expression, free)
+    # names of the declaration stay out of the code: `h0`, `i` or `lambda` may well be somebody's quantity
+    code = {s: sp.Symbol(f"q{k}", real=True) for k, s in enumerate((*free, *held, *shared))}
+    expression = expression.xreplace(code)
+    free, held, shared = ([code[s] for s in part] for part in (free, held, shared))
     parts = channels(expression)
     outputs = [d for c in parts for d in (c, *(sp.diff(c, q) for q in free))]
     lane = {*free, *held}
@@ -161,7 +166,7 @@ def source(
         "from numba import njit",
         "from .kernels import SIGNATURE",
         "from .lanes import FASTMATH, LANES, cos, exp, expm1, rows, sin",
-        f"LINEAR = {tuple(str(q) for q in linear(expression, free))!r}",
+        f"LINEAR = {tuple(str(q) for q in named)!r}",
         f"CHANNELS = {len(parts)}",
         f"HELD = {len(held)}",
         '@njit(SIGNATURE, fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)',

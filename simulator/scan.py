@@ -184,6 +184,8 @@ def _noisy(
     noisy = xr.DataArray(received, image.coords, dims, image.name, dict(image.attrs))
     noisy.attrs.update(seed=_seed_attr(seed), noise_sd=float(noise_sd), snr_definition=noise.SNR_DEFINITION)
     noisy.attrs["snr"] = reference / float(noise_sd)
+    # what an estimator may be told as sigma: averages make the image's noise smaller
+    noisy.attrs["image_sd"] = noise.image_sd(float(noise_sd), settings.get("averages", 1))
     return noisy
 
 

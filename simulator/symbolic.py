@@ -79,18 +79,31 @@ class Equation:
         Raises
         ------
         InputError
-            If the formula uses a name that is neither unknown nor setting.
+            If the formula cannot be read, or uses a function without kernel or a name that is neither unknown nor
+            setting.
         """
         import sympy as sp
 
         known = self._names()
         for part, text in self.where.items():
-            known[part] = sp.sympify(text, locals=known)
-        expression = sp.sympify(self.formula, locals=known) if isinstance(self.formula, str) else self.formula
+            known[part] = self._parse(text, known)
+        expression = self._parse(self.formula, known) if isinstance(self.formula, str) else self.formula
+        functions = {type(f).__name__ for f in expression.atoms(sp.Function, sp.Max, sp.Min)} - {*_FUNCTIONS, "expm1"}
+        if functions:
+            allowed = ", ".join((*_FUNCTIONS, "expm1"))
+            raise InputError(f"equation {self.name}: no kernel for {', '.join(sorted(functions))}; known are {allowed}")
         strangers = sorted(map(str, expression.free_symbols - set(self.symbols.values())))
         if strangers:
             raise InputError(f"equation {self.name}: {', '.join(strangers)} is neither an unknown nor a setting")
         return expression
+
+    def _parse(self, text: str, known: Mapping[str, Any]) -> sympy.Expr:
+        import sympy as sp
+
+        try:
+            return sp.sympify(text, locals=dict(known))
+        except (sp.SympifyError, SyntaxError, TypeError, AttributeError) as error:
+            raise InputError(f"equation {self.name}: {text!r} is no formula ({type(error).__name__})") from None
 
     def _names(self) -> dict[str, Any]:
         """What a formula may name: functions, constants, unknowns and settings."""

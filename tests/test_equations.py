@@ -208,3 +208,80 @@ def test_wrong_calls_are_told_in_one_line(theta, protocol, message):
     with pytest.raises(InputError, match=message) as caught:
         equations.mono_exponential.signal(theta, protocol)
     assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    T1=st.floats(0.05, 3.0),
+    T2=st.floats(5e-3, 0.3),
+    TE=st.floats(0.0, 0.1),
+    TM=st.floats(0.0, 0.3),
+    TR=st.floats(0.5, 5.0),
+    share=st.floats(0.0, 0.9),
+    efficiency=st.floats(0.0, 1.0),
+    angle=st.floats(0.05, 3.0),
+)
+def test_relaxation_against_the_magnetisation_followed_step_by_step(T1, T2, TE, TM, TR, share, efficiency, angle):
+    """A witness without formula: Mz is recovered, flipped and inverted event by event until it repeats."""
+
+    def recover(mz, t):
+        return 1.0 - (1.0 - mz) * np.exp(-t / T1)
+
+    def steady(cycle, n=30000):
+        mz, signal = 1.0, 0.0
+        for _ in range(n):
+            mz, signal, last = *cycle(mz), signal
+            if signal == last:
+                break
+        return signal
+
+    def hahn(mz):  # 90, 180 at TE/2, echo at TE, recovery until TR
+        inverted = -recover(0.0, TE / 2)
+        return recover(inverted, TR - TE / 2), mz * np.exp(-TE / T2)
+
+    def steam(mz):  # 90, TE/2, 90, TM, 90: what the second pulse stores, half of it, is recalled by the third
+        stored = mz / 2 * np.exp(-TE / 2 / T2) * np.exp(-TM / T1)
+        return recover(0.0, TR - TM - TE / 2), stored * np.exp(-TE / 2 / T2)
+
+    TI = share * TR
+
+    def inversion(mz):  # inversion, TI, 90 (read), recovery until the next inversion
+        at_readout = recover((1.0 - 2.0 * efficiency) * mz, TI)
+        return recover(0.0, TR - TI), at_readout
+
+    short = TR / 50
+
+    def flash(mz):
+        return recover(mz * np.cos(angle), short), mz * np.sin(angle) * np.exp(-TE / T2)
+
+    one = {"S0": 1.0, "T1": T1, "T2": T2}
+    got = equations.spin_echo.signal(one, {"TE": TE, "TR": TR})[0, 0]
+    assert got == pytest.approx(steady(hahn), rel=1e-11, abs=1e-13)
+    got = equations.stimulated_echo.signal(one, {"TE": TE, "TM": TM, "TR": TR})[0, 0]
+    assert got == pytest.approx(steady(steam), rel=1e-11, abs=1e-13)
+    theta = {"S0": 1.0, "T1": T1, "efficiency": efficiency}
+    got = equations.inversion_recovery.signal(theta, {"TI": TI, "TR": TR})[0, 0]
+    assert got == pytest.approx(steady(inversion), rel=1e-11, abs=1e-12)
+    setting = {"flip_angle": angle / 0.9, "TR": short, "TE": TE, "B1": 0.9}
+    got = equations.spoiled_gradient_echo.signal({"S0": 1.0, "T1": T1, "R2star": 1 / T2}, setting)[0, 0]
+    assert got == pytest.approx(steady(flash), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["h0", "h1", "t0", "i", "x", "y", "jac", "theta", "LANES", "rows", "q0", "kernel"])
+def test_a_quantity_may_bear_any_name(name):
+    formula = f"S0*exp(-b*{name}) + S0*b*exp(-b*{name})*exp(-2*c) + c*sqrt(c)"
+    unknowns = (Quantity("S0", "1", 0, 1, "scale"), Quantity(name, "1", 0, 1, "rate"))
+    named = Equation("named", "Named", formula, unknowns, (b, Quantity("c", "1", 0, 1, "constant")), "test")
+    at, c = np.array([0.3, 0.7]), 0.2
+    decay = 0.5 * np.exp(-at * 0.4) * (1 + at * np.exp(-2 * c))
+    theta, protocol = {"S0": 0.5, name: 0.4}, {"b": at, "c": c}
+    np.testing.assert_allclose(named.signal(theta, protocol)[0], decay + c * np.sqrt(c), rtol=1e-14)
+    np.testing.assert_allclose(named.jacobian(theta, protocol)[0, :, 1], -at * decay, rtol=1e-13)
+
+
+@pytest.mark.parametrize("formula", ["S0*(b", "S0*lambda", "erf(b*S0)", "Max(b, S0)", "unheard(b)", "S0*z"])
+def test_a_formula_without_a_kernel_is_told_in_one_line(formula):
+    wrong = Equation("wrong", "Wrong", formula, (Quantity("S0", "1", 0, 1, "scale"),), (b,), "test")
+    with pytest.raises(InputError, match="equation wrong") as caught:
+        wrong.signal({"S0": 1.0}, {"b": 1.0})
+    assert "\n" not in str(caught.value)

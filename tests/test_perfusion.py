@@ -196,15 +196,11 @@ def test_compartments_are_named_by_their_diffusivity():
     np.testing.assert_allclose(IVIM.signal(mirrored, {"b": B}), IVIM.signal(truth, {"b": B}), rtol=1e-12)
     from bonemri.estimators.perfusion import fit_ivim
 
-    # D* may not reach D's place below, D may go above: a start there ends with the labels exchanged
+    # where the bounds forbid the exchange, the fit stands within them and says that it is ambiguous
     bounds = {"D": (2e-3, 0.3), "D_star": (1e-4, 2e-3)}
     found = fit_ivim(data, {"b": B}, None, bounds=bounds)
-    assert (found["D_star"] > found["D"]).all()
-    plain = fit_ivim(data, {"b": B}, None)
-    inside = (plain["D"] < 1.9e-3) & (plain["D_star"] > 2.1e-3) & (plain.status == 0) & (found.status == 0)
-    assert inside.sum() > 150
-    np.testing.assert_allclose(found.theta[inside], plain.theta[inside], rtol=1e-3)
-    np.testing.assert_allclose(found.unit_sd[inside], plain.unit_sd[inside], rtol=1e-2)
+    assert (found["D"] >= 2e-3).all() and (found["D_star"] <= 2e-3).all()
+    assert (found.status & estimators.Status.AMBIGUOUS > 0).mean() > 0.9
 
 
 def test_bounds_of_the_caller_are_kept():
