@@ -166,46 +166,55 @@ def fit(
     every = _Result.empty(n_voxel, n, covariance, np.zeros(n_voxel, np.uint16))
     loop = compiled(_LEVENBERG).levenberg
 
-    def work(a: int, b: int) -> None:
-        block = np.ascontiguousarray(data[a:b], dtype=complex if kernel.CHANNELS == 2 else float)
-        block = block.view(float).reshape(b - a, -1)
-        held_block, noise = np.array(held[a:b]), np.array(sigmas[a:b])  # copies: the loop takes no read-only array
-        good = np.isfinite(block).all(axis=1) & np.isfinite(held_block).all(axis=1) & np.isfinite(noise)
+    def load(voxels: slice | np.ndarray) -> _Part:
+        """Some voxels as the loop takes them; a voxel may come several times."""
+        block = np.ascontiguousarray(data[voxels], dtype=complex if kernel.CHANNELS == 2 else float)
+        block = block.view(float).reshape(len(block), -1)
+        held_here, noise = np.array(held[voxels]), np.array(sigmas[voxels])  # copies: the loop takes no read-only array
+        good = np.isfinite(block).all(axis=1) & np.isfinite(held_here).all(axis=1) & np.isfinite(noise)
         # whatever is passed over must not trip the starts of the others
-        block, held_block = np.where(good[:, None], block, 0.0), np.where(good[:, None], held_block, 1.0)
+        return _Part(np.where(good[:, None], block, 0.0), np.where(good[:, None], held_here, 1.0), noise, good)
 
-        def descend(where: np.ndarray, begin: np.ndarray, rtol: float = rtol, most: int = max_evaluations) -> _Result:
-            """Results of some voxels (a voxel may come several times), from their starts."""
-            state = np.where(good[where], 0, Status.INVALID).astype(np.uint16)
-            result = _Result.empty(len(where), n, covariance, state)
-            loop(
-                kernel.kernel, x, block[where], np.ascontiguousarray(begin), held_block[where], low, high, reach, fixed,
-                noise[where], likelihood == "rician", kernel.CHANNELS, rtol, most, result.theta, result.covariance,
-                result.unit_sd, result.cost, result.status, result.evaluations,
-            )  # fmt: skip
-            return result
+    def descend(part: _Part, begin: np.ndarray, rtol: float = rtol, most: int = max_evaluations) -> _Result:
+        result = _Result.empty(len(begin), n, covariance, np.where(part.good, 0, Status.INVALID).astype(np.uint16))
+        loop(
+            kernel.kernel, x, part.data, np.ascontiguousarray(begin), part.held, low, high, reach, fixed, part.noise,
+            likelihood == "rician", kernel.CHANNELS, rtol, most, result.theta, result.covariance, result.unit_sd,
+            result.cost, result.status, result.evaluations,
+        )  # fmt: skip
+        return result
 
+    left: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def first(a: int, b: int) -> None:
+        part = load(slice(a, b))
         if given is None:
             assert grid is not None
-            begin = grid.starts(block, held_block)
+            begin = grid.starts(part.data, part.held)
         else:
             begin = given[a:b]
-        # a few slow voxels would leave the other lanes idle: they go on together, after the rest
-        found = descend(np.arange(b - a), begin, most=min(FIRST, max_evaluations))
+        found = descend(part, begin, most=min(FIRST, max_evaluations))
         follow = np.flatnonzero(found.status & Status.NOT_CONVERGED)
         begin = found.theta[follow]
         if grid is not None:
-            doubtful = np.flatnonzero(good & found.doubtful(grid.nonlinear, block.shape[1] - n))
-            some, there = grid.others(block[doubtful], held_block[doubtful], started=given is None)
+            freedom = part.data.shape[1] - n
+            doubtful = np.flatnonzero(part.good & found.doubtful(grid.nonlinear, freedom))
+            some, there = grid.others(part.data[doubtful], part.held[doubtful], started=given is None)
             some = doubtful[some]
-            glance = descend(some, there, rtol=GLANCE, most=min(FIRST, max_evaluations))
-            promising = found.promising(some, glance, grid.nonlinear, block.shape[1] - n)
+            glance = descend(part.take(some), there, rtol=GLANCE, most=min(FIRST, max_evaluations))
+            promising = found.promising(some, glance, grid.nonlinear, freedom)
             follow = np.concatenate([follow, some[promising]])
             begin = np.concatenate([begin, glance.theta[promising]])
-        found.improve(follow, descend(follow, begin))
         every.put(a, b, found)
+        left[a] = follow + a, begin
 
-    each_block(n_voxel, work)
+    each_block(n_voxel, first)
+    # a few slow voxels would leave the other lanes idle: they go on together, after all the rest
+    rows = np.concatenate([np.zeros(0, int), *(left[a][0] for a in sorted(left))])
+    begins = np.concatenate([np.zeros((0, n)), *(left[a][1] for a in sorted(left))])
+    slow = _Result.empty(len(rows), n, covariance, np.zeros(len(rows), np.uint16))
+    each_block(len(rows), lambda a, b: slow.put(a, b, descend(load(rows[a:b]), begins[a:b])))
+    every.improve(rows, slow)
     kept = every.covariance if covariance else None
     return Fit(free, every.theta, every.unit_sd, every.cost, every.status, every.evaluations, kept)
 
@@ -216,6 +225,20 @@ def _given(start: Mapping[str, Any], free: Sequence[str], n_voxel: int) -> np.nd
     if missing:
         raise InputError(f"start lacks {', '.join(missing)}; expected a start of each free unknown")
     return np.stack([np.broadcast_to(np.asarray(start[name], dtype=float), n_voxel) for name in free], axis=1)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some voxels as the compiled loop takes them."""
+
+    data: np.ndarray
+    held: np.ndarray
+    noise: np.ndarray
+    good: np.ndarray
+
+    def take(self, where: np.ndarray) -> _Part:
+        """Some of them again."""
+        return _Part(self.data[where], self.held[where], self.noise[where], self.good[where])
 
 
 @dataclass
