@@ -267,7 +267,8 @@ def levenberg(
     done = np.ones(LANES)
     accepted = np.zeros(LANES)
     voxel = np.full(LANES, -1)
-    count = np.zeros(LANES, np.int64)
+    count = np.zeros(LANES)
+    most_evaluations = float(max_evaluations)
     scale = np.empty(n)
     inverse = np.zeros((n, n))
     triangle = np.zeros((n, n))
@@ -297,7 +298,7 @@ def levenberg(
                         for b in range(n):
                             covariance[v, a, b] = inverse[a, b] if known else np.inf
                 cost[v] = c[i]
-                evaluations[v] = count[i]
+                evaluations[v] = int(count[i])
                 voxel[i] = -1
                 live -= 1
             while next_voxel < n_voxel and status[next_voxel] != 0:
@@ -307,7 +308,7 @@ def levenberg(
                 next_voxel += 1
                 live += 1
                 voxel[i] = v
-                count[i] = 0
+                count[i] = 0.0
                 damping[i] = DAMPING
                 gain[i] = np.inf
                 c[i] = np.inf
@@ -324,22 +325,25 @@ def levenberg(
         if live == 0:
             return
         _normal(kernel, trial, x, S, noise, rician, n_channel, n, y, jac, d, local, A_new, g_new, c_new)
-        for i in range(LANES):
+        for i in range(LANES):  # bitwise logic: a branch would keep the loop from vectorising
             # below the resolution of the cost, the Gauss-Newton step still contracts: follow it while its gain falls
             blur = 8.0 * _EPS * math.sqrt(c[i] * square[i])  # each residual is known to the last bits of its datum
-            fine = gain[i] <= blur and c_new[i] <= c[i] + blur
-            better = c_new[i] < c[i] or fine
+            fine = (gain[i] <= blur) & (c_new[i] <= c[i] + blur)
+            better = (c_new[i] < c[i]) | fine
             first = c[i] == np.inf
-            count[i] += 1
+            count[i] += 1.0
             accepted[i] = 1.0 if better else 0.0
-            stuck = (damping[i] > 1e12) or (count[i] >= max_evaluations) or (first and not better)
-            finished = better and c_new[i] <= 64.0 * _EPS * _EPS * square[i]  # nothing is left to gain
-            done[i] = done[i] if done[i] > 0.0 else (1.0 if finished else (2.0 if stuck else 0.0))
+            stuck = (damping[i] > 1e12) | (count[i] >= most_evaluations) | (first & (not better))
+            finished = better & (c_new[i] <= 64.0 * _EPS * _EPS * square[i])  # nothing is left to gain
+            ended = 1.0 if finished else (2.0 if stuck else 0.0)
+            done[i] = done[i] if done[i] > 0.0 else ended
             # trust what the quadratic model foretold: where it fails by the curvature of large residuals, or down a
             # bent valley, plain tenfold steps of the damping would cycle between too little and too much
             truth = (c[i] - c_new[i]) / foretold[i]
-            factor = 0.3 if (truth > 0.75 or fine) else (1.0 if truth > 0.25 else 4.0)
-            damping[i] = (damping[i] if first else max(damping[i] * factor, 1e-14)) if better else damping[i] * 3.0
+            factor = 0.3 if ((truth > 0.75) | fine) else (1.0 if truth > 0.25 else 4.0)
+            kept = max(damping[i] * factor, 1e-14)
+            kept = damping[i] if first else kept
+            damping[i] = kept if better else damping[i] * 3.0
             c[i] = c_new[i] if better else c[i]
         for a in range(n):
             for i in range(LANES):
@@ -349,9 +353,9 @@ def levenberg(
             for i in range(LANES):
                 A[a, i] = A_new[a, i] if accepted[i] > 0.0 else A[a, i]
         for a in range(n):
-            low_a, high_a = low[a], high[a]
+            low_a, high_a, held_fast = low[a], high[a], frozen[a]
             for i in range(LANES):
-                outward = frozen[a] or (P[a, i] <= low_a and g[a, i] < 0.0) or (P[a, i] >= high_a and g[a, i] > 0.0)
+                outward = ((P[a, i] <= low_a) & (g[a, i] < 0.0)) | ((P[a, i] >= high_a) & (g[a, i] > 0.0)) | held_fast
                 open_[a, i] = 0.0 if outward else 1.0
                 step[a, i] = 0.0 if outward else g[a, i]
         _cholesky(A, damping, open_, n, L)
@@ -379,7 +383,7 @@ def levenberg(
             foretold[i] = 2.0 * foretold[i] - bend[i]
             bend[i] = 0.0
         for i in range(LANES):  # the gradient stop: what a step could still gain, as if it were undamped
-            small = damping[i] <= 1.0 and gain[i] * (1.0 + damping[i]) <= rtol * c[i]
+            small = (damping[i] <= 1.0) & (gain[i] * (1.0 + damping[i]) <= rtol * c[i])
             blur = 8.0 * _EPS * math.sqrt(c[i] * square[i])
-            stalled = damping[i] < 1e-11 and gain_before[i] <= blur and gain[i] >= gain_before[i]
-            done[i] = 1.0 if ((small or stalled) and done[i] == 0.0) else done[i]
+            stalled = (damping[i] < 1e-11) & (gain_before[i] <= blur) & (gain[i] >= gain_before[i])
+            done[i] = 1.0 if ((small | stalled) & (done[i] == 0.0)) else done[i]
