@@ -60,10 +60,10 @@ def test_a_list_of_quantities_is_several_claims(sheet):
 def test_sentences_read_as_claims(sheet):
     read = sheet(GOOD)
     assert read.claims[0].sentence == (
-        "efficiency of f (bound variance / variance) at least 0.93; rung matched, SNR 100, where identifiable"
+        "efficiency of f (bound variance / variance) at least 93 %; rung matched, SNR 100, where identifiable"
     )
     assert read.claims[2].sentence.startswith(
-        "known to miss: model error of D (limit - truth) within +-1e-05; rung pools"
+        "known to miss: model error of D (limit - truth) within +-0.01 x 1e-3 mm2/s; rung pools"
     )
 
 

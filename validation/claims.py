@@ -34,6 +34,15 @@ KINDS = {
     "prior_coverage": "coverage of the 95 % interval of {q} over the prior",
     "gain_on_prior": "RMSE of {q} over that of the prior mean",
 }
+# Numbers that are printed in per cent (efficiencies, rates, relative errors): inside they are 0 to 1.
+FRACTIONS = ("efficiency", "coverage", "prior_coverage", "flagged_rate", "relative_model_error")
+# How a number on trial is printed: factor, unit.
+PRINTED = {"fraction": (100.0, " %"), "points": (100.0, " % points"), "mm2/s": (1e3, " x 1e-3 mm2/s")}
+# How a tissue value is printed: symbol, factor, unit.
+SHOWN = {
+    "f": ("f", 100.0, " %"), "pdff": ("PDFF", 100.0, " %"), "D": ("D", 1e3, " x 1e-3 mm2/s"),
+    "D_star": ("D*", 1e3, " x 1e-3 mm2/s"), "adc": ("ADC", 1e3, " x 1e-3 mm2/s"), "D_star_over_D": ("D*/D", 1.0, ""),
+}  # fmt: skip
 # These are read off other experiments than the grid of cells.
 OVER_PRIOR = ("rmse_to_exact", "rank_calibration", "prior_coverage", "gain_on_prior")
 DOMAINS = ("all", "identifiable", "elsewhere", "over_twice", "all_under_half")
@@ -128,6 +137,16 @@ class Claim:
     source: str = ""
 
     @property
+    def unit(self) -> str:
+        """Unit of the number that is tried: "fraction" is printed in %, "points" in % points."""
+        if self.kind in FRACTIONS:
+            return "fraction"
+        if self.kind not in ("model_error", "sensitivity"):
+            return "1"
+        unit = quantity_unit(self.quantity)
+        return "points" if unit == "1" else unit
+
+    @property
     def sentence(self) -> str:
         """The claim in words."""
         what = KINDS[self.kind].format(
@@ -138,7 +157,7 @@ class Claim:
         where += [str(self.domain)] if self.kind not in OVER_PRIOR else []
         where += [f"nuisances {self.nuisances}"] if self.nuisances != "both" else []
         known = "known to miss: " if self.expect == "fails" else ""
-        return f"{known}{what} {_window_text(self.window)}; {', '.join(where)}"
+        return f"{known}{what} {_window_text(self.window, self.unit)}; {', '.join(where)}"
 
 
 @dataclass(frozen=True)
@@ -292,15 +311,28 @@ def _within(values: Mapping[str, float], limits: tuple[str, float, float]) -> bo
 
 def _range_text(limits: tuple[str, float, float]) -> str:
     name, low, high = limits
+    symbol, scale, unit = SHOWN.get(name, (name, 1.0, ""))
     if high == INFINITY:
-        return f"{name} >= {low:g}"
-    return f"{name} <= {high:g}" if low == -INFINITY else f"{name} {low:g} to {high:g}"
+        return f"{symbol} >= {low * scale:g}{unit}"
+    return f"{symbol} {f'{low * scale:g} to' if low > -INFINITY else '<='} {high * scale:g}{unit}"
 
 
-def _window_text(window: tuple[float, float]) -> str:
-    low, high = window
+def _window_text(window: tuple[float, float], unit: str) -> str:
+    scale, text = PRINTED.get(unit, (1.0, "" if unit == "1" else f" {unit}"))
+    low, high = (edge * scale for edge in window)
     if high == INFINITY:
-        return f"at least {low:g}"
+        return f"at least {low:g}{text}"
     if low == -INFINITY or low == 0:
-        return f"at most {high:g}"
-    return f"within +-{high:g}" if low == -high else f"{low:g} to {high:g}"
+        return f"at most {high:g}{text}"
+    return f"within +-{high:g}{text}" if low == -high else f"{low:g} to {high:g}{text}"
+
+
+def quantity_unit(quantity: str) -> str:
+    """Unit of a quantity, as the equations declare it."""
+    from ..simulator import equations
+
+    for equation in equations.registry.values():
+        for known in equation.unknowns:
+            if known.name == quantity:
+                return known.unit
+    return "1"

@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..simulator import threads
+from ..simulator import threads, tissues
+from ..simulator.acquisition.protocol import Protocol
 from . import ladder
 from .defendant import BrokenEstimate, Defendant
 from .experiment import Plan, measurands
-from .study import Confounder
+from .study import Confounder, Study
 
 TEXTS = ("estimator", "confounder", "confounder_title", "quantity", "measurand", "unit", "strength_unit")
 NUMBERS = ("strength", "truth", "limit", "model_error")
@@ -108,11 +109,26 @@ def _scan(
     scene = ladder.scene(plan.study, values, "pools", protocol, model=defendant.model, switches=switches)
     told = dict(scene.known)
     clean = scene.clean
-    if confounder.kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
+    if confounder.kind == "spectrum":
+        told["residual"] = misread(plan.study, protocol, strength)
+    elif confounder.kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
         told[confounder.key] = told[confounder.key] * (1 + strength)
     elif confounder.kind == "noise" and strength > 0:
         clean = rician_mean(clean, strength * float(clean.attrs["signal_reference"]))
     return clean, scene.truth, told
+
+
+def misread(study: Study, protocol: Protocol, strength: float) -> float:
+    """Fraction of the fat signal that is left, as believed by one whose spectrum is wrong.
+
+    The peaks outside every stop band (olefinic, glycerol) are what the suppression leaves and what a spectrum fixes
+    least well, as they lie under water: their areas are believed wrongly by the fraction `strength`.
+    """
+    efficiency = tissues.defaults(study.tissue, study.field)[ladder.SUPPRESSION]
+    suppression = protocol.fat_suppression.with_efficiency(efficiency)
+    peaks = tissues.spectrum()
+    outside = suppression.efficiency(peaks.shift) == 0
+    return suppression.residual(peaks.shift, np.where(outside, 1 + strength, 1.0) * peaks.area)
 
 
 def rician_mean(clean: xr.DataArray, noise_sd: float) -> xr.DataArray:

@@ -21,6 +21,7 @@ from ..simulator import threads
 from ..simulator.acquisition.protocol import Protocol
 from ..simulator.scan import add_noise
 from . import ladder, metrics
+from .claims import quantity_unit
 from .defendant import BrokenEstimate, Defendant
 from .store import Store
 from .study import Case, Study
@@ -250,7 +251,7 @@ def _summary(
     share = of(f"{quantity}_prior_share", parts)
     unit = parts[0][quantity].attrs.get("units", "") if quantity in parts[0] else ""
     return {
-        "quantity": quantity, "measurand": measurand, "unit": str(unit or _unit(quantity)), **described,
+        "quantity": quantity, "measurand": measurand, "unit": str(unit or quantity_unit(quantity)), **described,
         "quantiles": metrics.quantiles(values).tolist(),
         "prior_share": float(np.nanmean(share)) if share is not None and np.isfinite(share).any() else np.nan,
     }  # fmt: skip
@@ -261,7 +262,7 @@ def _broken(common: Record, defendant: Defendant, quantity: str, reason: str) ->
     nothing = metrics.describe(np.empty(0), truth=np.nan, limit=np.empty(0))
     measurands = defendant.measurands.get(quantity, {quantity})
     return {
-        **common, **nothing, "quantity": quantity, "measurand": sorted(measurands)[0], "unit": _unit(quantity),
+        **common, **nothing, "quantity": quantity, "measurand": sorted(measurands)[0], "unit": quantity_unit(quantity),
         "reason": reason, "quantiles": [np.nan] * len(metrics.LEVELS), "prior_share": np.nan, "flags": {},
         "residual": np.nan, "limit_status": 0, "has_status": False,
     }  # fmt: skip
@@ -315,13 +316,3 @@ def _residual(
         return np.nan
     data = scene.clean.values.reshape(-1, scene.clean.shape[-1])
     return float(np.max(np.abs(defendant.model.signal(theta, protocol) - data)) / np.max(np.abs(data)))
-
-
-def _unit(quantity: str) -> str:
-    from ..simulator import equations
-
-    for equation in equations.registry.values():
-        for known in equation.unknowns:
-            if known.name == quantity:
-                return known.unit
-    return "1"

@@ -218,14 +218,8 @@ def _judgement(defendant: Defendant, claim: Claim, tried: list[tuple[dict[str, A
         claim=claim.id, estimator=defendant.name, sentence=claim.sentence, expect=claim.expect,
         verdict=metrics.overall(verdicts), rows=len(verdicts), holds=verdicts.count("holds"),
         fails=verdicts.count("fails"), undecided=verdicts.count("undecided"), worst=worst, value=evidence.value,
-        se=evidence.se, window=claim.window, unit=_unit(claim, worst), reason=reason, source=claim.source,
+        se=evidence.se, window=claim.window, unit=claim.unit, reason=reason, source=claim.source,
     )  # fmt: skip
-
-
-def _unit(claim: Claim, worst: dict[str, Any] | None) -> str:
-    if claim.kind in ("model_error", "sensitivity") and worst is not None:
-        return str(worst["unit"]) or "1"
-    return "1"
 
 
 def _findings(records: Sequence[Record], priors: Sequence[Record]) -> list[str]:
@@ -240,13 +234,18 @@ def _findings(records: Sequence[Record], priors: Sequence[Record]) -> list[str]:
     for name, some in by_name.items():
         top = max(some, key=lambda record: record["efficiency"])
         found.append(
-            f"{name}: efficiency above {MOST_EFFICIENT:g} in {len(some)} cells, up to {top['efficiency']:.3g} "
-            f"({top['measurand']}, {top['case']}, SNR {top['snr']:g}): bounds or a prior at work"
+            f"{name}: efficiency above {100 * MOST_EFFICIENT:g} % in {len(some)} cells, up to "
+            f"{100 * top['efficiency']:.3g} % ({top['measurand']}, {top['case']}, SNR {top['snr']:g}): "
+            "bounds or a prior at work"
         )
+    over: dict[tuple[str, str, float], list[Record]] = {}
     for record in priors:
-        found.append(
-            f"{record['estimator']}, {record['prior']} prior, SNR {record['snr']:g}, {record['quantity']}: "
-            f"RMSE {record['ratio_least_squares']:.3g} of least squares' and {record['ratio_prior_mean']:.3g} of the "
-            "prior mean's, which looks at no data"
-        )
+        over.setdefault((record["estimator"], record["prior"], record["snr"]), []).append(record)
+    for (name, which, snr), some in over.items():
+        # A gain on least squares means something only beside that of an answer which looks at no data.
+        ratios = "; ".join(
+            f"{r['quantity']} {100 * r['ratio_least_squares']:.3g} % of least squares' and "
+            f"{100 * r['ratio_prior_mean']:.3g} % of the prior mean's" for r in some
+        )  # fmt: skip
+        found.append(f"{name} over the {which} prior, SNR {snr:g}, RMSE: {ratios} (which looks at no data)")
     return found

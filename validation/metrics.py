@@ -31,6 +31,8 @@ LEVELS = (0.025, 0.05, 0.16, 0.25, 0.5, 0.75, 0.84, 0.95, 0.975)
 MOST_BIAS = 0.25
 MOST_AT_BOUND = 0.01
 MOST_WITHOUT_ANSWER = 0.01
+# Variance over the bound's below which fits do not scatter at all: a grid or a bound holds them, and a ratio is empty.
+LEAST_VARIANCE = 1e-6
 # The normal quantile of a 95 % interval.
 NORMAL_95 = 1.959963984540054
 
@@ -117,7 +119,8 @@ def describe(
     bound_rate = _rate(at_bound, n)
     # A fit without an answer is a flagged one, whatever its status says.
     flags = ~answered if flagged is None else np.asarray(flagged, bool) | ~answered
-    efficiency = float(bound**2 / variance) if variance > 0 and np.isfinite(bound) else np.nan
+    scatters = np.isfinite(bound) and variance > LEAST_VARIANCE * bound**2
+    efficiency = float(bound**2 / variance) if scatters else np.nan
     stated = abs(bias) < MOST_BIAS * sd_of_estimates and bound_rate < MOST_AT_BOUND
     summary = {
         "n": n,

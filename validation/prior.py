@@ -83,7 +83,8 @@ def _mean(one: Any) -> float:
 def _try(plan: Plan, defendant: Defendant, declared: Any, snr: float, which: str) -> list[Record]:
     settings = plan.study.prior
     n = int(settings["n_quick" if plan.quick else "n"]) // (1 if which == "declared" else 8)
-    few = min(n // 8, int(settings.get("n_exact", 256)))
+    few = min(n // 8, int(settings.get("n_exact", 256)))  # of a wrong prior nothing is claimed against the oracle
+    few = few if which == "declared" else max(few // 4, 8)
     rng = np.random.default_rng(plan.child("prior", which, snr))
     truth = _sample(declared, n, rng) if which == "declared" else _uniform(settings["wrong"], n, rng)
     theta = {"S0": np.ones(n), **truth}

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..simulator import tissues
-from .claims import RUNGS
+from .claims import RUNGS, SHOWN
 
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
@@ -23,9 +23,7 @@ _GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "s
          "estimators", "values", "replicates"}  # fmt: skip
 _CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
 _PRIOR = {"snr", "n", "n_quick", "n_exact", "wrong"}
-CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "noise")
-# Symbols of case names: the value is shown in the unit that the field reads it in.
-_SHOWN = {"D": ("D", 1e3), "D_star": ("D*", 1e3), "adc": ("ADC", 1e3)}
+CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "spectrum", "noise")
 
 
 @dataclass(frozen=True)
@@ -244,5 +242,6 @@ def _positive(value: Any) -> bool:
 
 
 def _shown(key: str, value: float) -> str:
-    symbol, scale = _SHOWN.get(key, (key, 1.0))
-    return f"{symbol} {value * scale:g}"
+    """A value in the unit that the field reads it in; a case name is short and says per cent alone."""
+    symbol, scale, unit = SHOWN.get(key, (key, 1.0, ""))
+    return f"{symbol} {value * scale:g}{unit if unit == ' %' else ''}"

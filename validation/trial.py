@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from .claims import PRINTED
 
 COLUMNS = (
     "estimator", "rung", "case", "snr", "quantity", "measurand", "truth", "limit", "mean", "bias", "bias_se", "sd",
@@ -232,8 +233,9 @@ def _worst_text(judgement: Judgement) -> str:
     """The number that decided, in brackets."""
     if not np.isfinite(judgement.value):
         return f" [{judgement.reason}]" if judgement.verdict != "holds" and judgement.reason else ""
-    se = f" +- {judgement.se:.2g}" if judgement.se > 0 else ""
-    return f" [worst of {judgement.rows}: {judgement.value:.4g}{se}]"
+    scale, unit = PRINTED.get(judgement.unit, (1.0, "" if judgement.unit == "1" else f" {judgement.unit}"))
+    se = f" +- {scale * judgement.se:.2g}" if judgement.se > 0 else ""
+    return f" [worst of {judgement.rows}: {scale * judgement.value:.4g}{se}{unit}]"
 
 
 def _text(value: Any) -> str:

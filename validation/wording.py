@@ -14,7 +14,7 @@ from .style import DASH, Cells, number, printed, select
 
 SIGNS = {
     "+-": "±", ">=": "≥", "<=": "≤", " - ": " − ", "Cramer-Rao": "Cramér-Rao", "mm2/s": "mm²/s", "s/mm2": "s/mm²",
-    "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f", " pdff ": " PDFF ",
+    "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f", " x 1e": " × 1e",
 }  # fmt: skip
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]?\d+)\b")
 DOI = re.compile(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])")
@@ -283,7 +283,8 @@ def unit_of(unit: str) -> str:
 
 
 def _unit(unit: str) -> tuple[float, str]:
-    return {"mm2/s": (1e3, "10⁻³ mm²/s"), "fraction": (100.0, "%"), "1": (1.0, "")}.get(unit, (1.0, unit))
+    known = {"mm2/s": (1e3, "10⁻³ mm²/s"), "fraction": (100.0, "%"), "points": (100.0, "% points"), "1": (1.0, "")}
+    return known.get(unit, (1.0, unit))
 
 
 def allowed(window: tuple[float, float], unit: str) -> str:
