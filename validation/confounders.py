@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..simulator import threads, tissues
+from ..simulator.acquisition.noise import image_sd
 from ..simulator.acquisition.protocol import Protocol
 from . import ladder
 from .defendant import BrokenEstimate, Defendant
@@ -77,8 +78,9 @@ def _points(
 ) -> list[dict[str, Any]]:
     """One estimator at one strength: a point for each quantity and measurand."""
     noise_sd = float(clean.attrs["signal_reference"]) / SNR
+    image = image_sd(noise_sd, Protocol.from_json(clean.attrs["protocol"]).averages)
     try:
-        limits = defendant.estimate(clean, noise_sd if defendant.registered else None, told, intervals=False)
+        limits = defendant.estimate(clean, image if defendant.registered else None, told, intervals=False)
     except BrokenEstimate as broken:
         return [{"reason": str(broken)}]
     points = []

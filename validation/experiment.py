@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..estimators.status import Status
 from ..simulator import threads
+from ..simulator.acquisition.noise import image_sd
 from ..simulator.acquisition.protocol import Protocol
 from ..simulator.scan import add_noise
 from . import ladder, metrics
@@ -105,7 +106,7 @@ def warm_up(plan: Plan, scenes: _Scenes, jobs: Sequence[tuple[Case, Defendant]])
             continue
         noisy = add_noise(scene.clean, snr=case.snr, seed=0)
         try:
-            defendant.estimate(noisy, noisy.attrs["noise_sd"], _told(plan, scene, case))
+            defendant.estimate(noisy, noisy.attrs["image_sd"], _told(plan, scene, case))
         except BrokenEstimate:
             continue  # its own cell will say so
 
@@ -173,7 +174,9 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     name = case.values, case.rung, case.nuisances, case.snr, plan.protocol.name, model
     seed = int(plan.child("noise", *name).generate_state(1, np.uint64)[0] >> 1)
     told = _told(plan, scene, case)
-    sigma = noise_sd if case.sigma == "given" else None
+    # what a user knows of the image: averages have made its noise smaller
+    image = image_sd(noise_sd, plan.protocol.averages)
+    sigma = image if case.sigma == "given" else None
     together = defendant.registered and not defendant.spatial and sigma is not None
     common = {
         "estimator": defendant.name, "rung": case.rung, "case": case.name, "snr": case.snr,
@@ -185,7 +188,7 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     try:
         noisy = add_noise(ladder.replicate(scene.clean, each * scene.subjects), noise_sd=noise_sd, seed=seed)
         if not together:
-            limits = defendant.estimate(scene.clean, noise_sd if defendant.registered else None, told)
+            limits = defendant.estimate(scene.clean, image if defendant.registered else None, told)
             parts = [defendant.estimate(noisy, sigma, told)]
         else:
             still = ladder.replicate(scene.clean, scene.subjects)

@@ -207,7 +207,11 @@ def _judgement(defendant: Defendant, claim: Claim, tried: list[tuple[dict[str, A
         turned = claim.expect == "fails"
         row, evidence, _ = min(
             tried,
-            key=lambda each: (each[1].favour, -each[1].against) if turned else (each[1].against, -each[1].favour),
+            key=lambda each: (
+                (each[1].favour, -each[1].against, -_margin(each[1].value, claim.window))
+                if turned
+                else (each[1].against, -each[1].favour, _margin(each[1].value, claim.window))
+            ),
         )
         worst = row
         notes = [e.note for _, e, v in tried if e.note and v != "holds"]
@@ -220,6 +224,12 @@ def _judgement(defendant: Defendant, claim: Claim, tried: list[tuple[dict[str, A
         fails=verdicts.count("fails"), undecided=verdicts.count("undecided"), worst=worst, value=evidence.value,
         se=evidence.se, window=claim.window, unit=claim.unit, reason=reason, source=claim.source,
     )  # fmt: skip
+
+
+def _margin(value: float, window: tuple[float, float]) -> float:
+    """How far inside its window a value lies, negative outside: it tells rows apart that p-values of 0 or 1 cannot."""
+    margin = min(value - window[0], window[1] - value)
+    return margin if np.isfinite(margin) else 0.0
 
 
 def _findings(records: Sequence[Record], priors: Sequence[Record]) -> list[str]:

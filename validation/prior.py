@@ -95,10 +95,11 @@ def _try(plan: Plan, defendant: Defendant, declared: Any, snr: float, which: str
     )  # fmt: skip
     noise_sd = 1 / snr
     noisy = add_noise(scan, noise_sd=noise_sd, seed=int(plan.child("prior noise", which, snr).generate_state(1)[0]))
-    found = defendant.estimate(noisy, noise_sd, {"levels": LEVELS})  # where it can tell more than the interval
-    plain = estimators.get("ivim")(noisy, sigma=noise_sd)
+    image = noisy.attrs["image_sd"]
+    found = defendant.estimate(noisy, image, {"levels": LEVELS})  # where it can tell more than the interval
+    plain = estimators.get("ivim")(noisy, sigma=image)
     measured = noisy.values.reshape(n, -1)[:few]
-    exact = posterior_means(defendant, plan, declared, measured, noise_sd, plan.child("oracle", which, snr))
+    exact = posterior_means(defendant, plan, declared, measured, image, plan.child("oracle", which, snr))
     records = []
     for quantity in truth:
         true = truth[quantity]
