@@ -33,7 +33,8 @@ import numpy as np
 from ..errors import InputError
 
 CONDITIONS = ("young", "old", "osteopenic", "osteoporotic", "fractured")
-UNITS = ("1", "s", "m", "ppm", "ppm/C", "mm2/s", "mol 1H/L")
+UNITS = ("1", "s", "m", "m2", "m3", "ppm", "ppm/C", "mm2/s", "mol 1H/L", "mol 31P/L", "1/s", "m/s", "1/m2", "1/m3",
+         "deg", "L/(mol s)", "g/cm2", "mg/cm3", "year")
 BODY_TEMPERATURE = 37.0  # C
 # A fracture is that of an osteoporotic bone: what the fracture leaves alone is the osteoporotic's.
 _NEXT = {"fractured": "osteoporotic"}
