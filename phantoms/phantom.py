@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from ..simulator import files
+from ..simulator import files, tissues
 from . import truth as measurands
 from .pools import SPACE, Pool, check, lay
 
@@ -98,6 +100,104 @@ class Phantom:
         }
         return cls(dataset, name)
 
+    def coarsen(self, factor: int | Sequence[int]) -> Phantom:
+        """The phantom in voxels `factor` times as large: densities and volumes averaged exactly.
+
+        Fractions of the coarse phantom follow as ratios of sums. Relaxation rates and diffusivities are never
+        averaged: where one varies inside a coarse voxel, the pool must be split first.
+
+        Parameters
+        ----------
+        factor : int or three int
+            Voxels that become one, along z, y, x. A rest at the far end is filled up with empty voxels.
+
+        Returns
+        -------
+        Phantom
+
+        Raises
+        ------
+        InputError
+            A factor that is no whole number from 1 up, or a property that varies inside a coarse voxel.
+        """
+        steps = tuple(factor) if isinstance(factor, Sequence) else (factor,) * 3
+        if len(steps) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in steps):
+            raise InputError(f"{self.name}: factor is {factor!r}, should be a whole number from 1 up, or three (z, y, x)")
+        pools = self.pools
+        count = tuple(math.ceil(pools.sizes[dim] / n) for dim, n in zip(SPACE, steps, strict=True))
+
+        def blocks(values: np.ndarray) -> np.ndarray:
+            padding = [(0, c * n - size) for c, n, size in zip(count, steps, values.shape, strict=True)]
+            filled = np.pad(values, padding) if any(after for _, after in padding) else values
+            return filled.reshape(count[0], steps[0], count[1], steps[1], count[2], steps[2])
+
+        variables: dict[str, Any] = {}
+        for name, variable in pools.data_vars.items():
+            if name in ("density", "volume_fraction"):
+                mean = np.stack([blocks(row).mean(axis=(1, 3, 5)) for row in variable.values])
+                variables[str(name)] = (variable.dims, mean, variable.attrs)
+            elif variable.dims == ("pool", *SPACE):
+                rows = []
+                for pool, row, density in zip(pools["pool"].values, variable.values, pools["density"].values, strict=True):
+                    present, values = blocks(density) > 0, blocks(row)
+                    low = np.where(present, values, np.inf).min(axis=(1, 3, 5))
+                    high = np.where(present, values, -np.inf).max(axis=(1, 3, 5))
+                    if (high > low).any():
+                        raise InputError(f"{self.name}: {name} of pool {pool} varies inside a coarse voxel, and is never "
+                                         "averaged; split the pool into pools of one value each")
+                    rows.append(np.where(np.isfinite(high), high, blocks(row)[:, 0, :, 0, :, 0]))
+                variables[str(name)] = (variable.dims, np.stack(rows), variable.attrs)
+            else:
+                variables[str(name)] = variable
+        coarse = xr.Dataset(variables, {name: pools[name] for name in ("pool", "pool_to", "kind")})
+        affine = np.reshape(pools.attrs["affine"], (4, 4)) @ np.diag([*steps[::-1], 1.0])
+        affine[:3, 3] += np.reshape(pools.attrs["affine"], (4, 4))[:3, :3] @ ((np.array(steps[::-1]) - 1) / 2)
+        for dim, n, size in zip(SPACE, steps, pools.attrs["voxel_size"], strict=True):
+            first = pools[dim].values[0] + (n - 1) / 2 * size
+            positions = first + np.arange(coarse.sizes[dim]) * n * size
+            coarse = coarse.assign_coords({dim: (dim, positions, pools[dim].attrs)})
+        coarse.attrs = {**pools.attrs, "affine": affine.ravel(),
+                        "voxel_size": np.asarray(pools.attrs["voxel_size"]) * np.array(steps)}
+        return Phantom(coarse, self.name)
+
+    def chi(self, outside: float | None = None) -> np.ndarray:
+        """Volume susceptibility (ppm, SI) of each voxel (z, y, x), averaged over its pools.
+
+        Parameters
+        ----------
+        outside : float, optional
+            Susceptibility of what no pool fills; default that of water, as of soft tissue around a bone.
+            ``tissues.value("air.chi")`` is that of air.
+        """
+        outside = tissues.value("water.chi") if outside is None else outside
+        volume, chi = self.pools["volume_fraction"].values, self.pools["chi"].values
+        total = np.full(volume.shape[1:], float(outside))
+        for share, value in zip(volume, chi, strict=True):
+            total += share * (value - outside)
+        return total
+
+    def offset(self, direction: Sequence[float] = (0.0, 0.0, 1.0), outside: float | None = None) -> np.ndarray:
+        """Frequency offset (Hz) of 1H in each voxel (z, y, x) by the susceptibility of all others.
+
+        Parameters
+        ----------
+        direction : sequence of float
+            Direction of B0 (x, y, z: right, anterior, superior); any length.
+        outside : float, optional
+            Susceptibility (ppm) of what no pool fills, and of everything beyond the grid; default that of water.
+
+        Raises
+        ------
+        InputError
+            A direction without length.
+        """
+        from ..simulator.engines import susceptibility
+
+        outside = tissues.value("water.chi") if outside is None else outside
+        size = tuple(float(edge) for edge in np.asarray(self.pools.attrs["voxel_size"]))
+        shift = susceptibility.field(self.chi(outside), size, direction=direction, outside=outside)
+        return susceptibility.to_hertz(shift, self.field_strength)
+
     @property
     def name(self) -> str:
         """Name of the phantom function that made it."""
@@ -163,6 +263,28 @@ class Phantom:
             ):
                 raise InputError(f"{path}: truth.{name} does not follow from the pools of the same file")
         return phantom
+
+
+def sourced(make: Callable[..., Phantom]) -> Callable[..., Phantom]:
+    """Let a phantom function keep, in ``attrs["tissue_numbers"]``, every tissue number that it read (JSON list).
+
+    Each has ``name value low high unit source unverified`` and, where the record has them, ``field`` (T),
+    ``condition`` and ``note``.
+    """
+
+    @functools.wraps(make)
+    def wrapped(*args: Any, **kwargs: Any) -> Phantom:
+        with tissues.recording() as read:
+            phantom = make(*args, **kwargs)
+        phantom.pools.attrs["tissue_numbers"] = json.dumps([_record(entry) for entry in read.values()])
+        return phantom
+
+    return wrapped
+
+
+def _record(entry: tissues.Entry) -> dict[str, Any]:
+    names = ("name", "value", "low", "high", "unit", "source", "unverified", "field", "condition", "note")
+    return {name: getattr(entry, name) for name in names if getattr(entry, name) not in (None, "")}
 
 
 def _group(path: Path, group: str) -> xr.Dataset:

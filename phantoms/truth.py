@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
-from .pools import CORTICAL, EXTRAVASCULAR_WATER, SPACE, VISIBLE, WATER
+from ..simulator import triglyceride
+from .pools import BONE, CORTICAL, EXTRAVASCULAR_WATER, SPACE, TRABECULAR, VISIBLE, WATER
 
 # quantity: (unit, long name)
 TRUTH = {
@@ -21,7 +22,30 @@ TRUTH = {
     "bvtv": ("1", "trabecular bone volume over trabecular bone and marrow volume, cortex excluded"),
     "T1": ("s", "longitudinal relaxation time, where all visible pools share it"),
     "T2": ("s", "transverse relaxation time, where all visible pools share it"),
+    "r2star": ("1/s", "1/T2 + R2', where all visible pools share it"),
+    "r2star_water": ("1/s", "1/T2 + R2' of water, where all visible water shares it"),
+    "r2star_fat": ("1/s", "1/T2 + R2' of fat, where all fat shares it"),
+    "porosity": ("1", "pore volume over volume of cortical bone with its pores"),
+    "bound_water": ("mol 1H/L", "water bound to collagen, per litre of voxel"),
+    "pore_water": ("mol 1H/L", "water in the pores of bone, per litre of voxel"),
+    "total_water": ("mol 1H/L", "bound and pore water, per litre of voxel"),
+    "bound_fraction": ("1", "bound over bound and pore water 1H"),
+    "T2star_bound": ("s", "T2* of bound water, where it is one exponential"),
+    "T2star_pore": ("s", "T2* of pore water, where it is one exponential"),
+    "T2star_pore_log_mean": ("s", "exponential of the 1H-weighted mean of log T2* of pore water"),
+    "T2star_pore_log_width": ("1", "1H-weighted standard deviation of log T2* of pore water"),
+    "mmf": ("1", "macromolecular fraction: collagen 1H over collagen, bound and pore water 1H"),
+    "phosphorus_density": ("mol 31P/L", "31P of the mineral per litre of bone with its pores"),
+    "mineral_density": ("mg/cm3", "mineral per volume of bone with its pores"),
+    "ndb": ("1", "double bonds per triglyceride"),
+    "nmidb": ("1", "methylene-interrupted double bonds per triglyceride"),
+    "unsaturation_index": ("1", "olefinic over all fat 1H"),
+    "f_sfa": ("1", "saturated fatty acids over all; for chains of at most two double bonds"),
+    "f_mufa": ("1", "mono-unsaturated fatty acids over all"),
+    "f_pufa": ("1", "poly-unsaturated fatty acids over all"),
 }
+# Hydroxyapatite has six phosphorus atoms in 1004.61 g (Ca10(PO4)6(OH)2): mg/cm3, which is g/L, per mol 31P/L.
+APATITE = 1004.61 / 6
 PROTOCOL_TRUTH = {
     "f_app": ("1", "apparent perfusion fraction at the protocol's TE and TR"),
     "adc": ("mm2/s", "mono-exponential least-squares fit of the noise-free water signal over the protocol's b"),
@@ -43,35 +67,111 @@ def truth(pools: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Maps (z, y, x) of ``S0 f D D_star pdff bvtv T1 T2``, each with units and long name.
+        Maps (z, y, x) of every name of ``TRUTH``, each with units and long name.
     """
-    kind = pools["kind"].values
-    density = pools["density"].values
-    volume = pools["volume_fraction"].values
-    visible = density[np.isin(kind, VISIBLE)].sum(axis=0)
-    water = density[np.isin(kind, WATER)].sum(axis=0)
-    blood = density[kind == "blood"].sum(axis=0)
-    extravascular = density[np.isin(kind, EXTRAVASCULAR_WATER)].sum(axis=0)
-    fat = density[kind == "fat"].sum(axis=0)
-    trabecular = volume[(kind == "bound_water") & (pools["pool"].values != CORTICAL)].sum(axis=0)
-    marrow = volume[np.isin(kind, ("marrow_water", "blood", "fat"))].sum(axis=0)
+    values = {**_marrow(pools), **_relaxation(pools), **_bone(pools), **_chemistry(pools)}
+    return _dataset({name: values[name] for name in TRUTH}, TRUTH, pools)
 
+
+def _marrow(pools: xr.Dataset) -> dict[str, np.ndarray]:
+    """Perfusion, diffusion, fat fraction and bone volume fraction."""
+    kind, name = pools["kind"].values, pools["pool"].values.astype(str)
+    density = pools["density"].values
+    visible = _sum(density, np.isin(kind, VISIBLE))
+    water = _sum(density, np.isin(kind, WATER))
+    fat = _sum(density, kind == "fat")
     rows = np.isin(kind, EXTRAVASCULAR_WATER)
     # The first cumulant of a mixture is the mean of its members' weighted by their share of the spins.
-    first_cumulant = (density[rows] * _maps(pools, "D", rows)).sum(axis=0)
+    first_cumulant = np.zeros(density.shape[1:])
+    for row in np.flatnonzero(rows):
+        first_cumulant += density[row] * pools["D"].values[row]
     alone = _shared(density, pools, "D", rows)
     values = {
         "S0": np.where(visible > 0, visible, np.nan),
-        "f": _ratio(blood, water),
+        "f": _ratio(_sum(density, kind == "blood"), water),
         # one diffusivity is itself, to the bit
-        "D": np.where(np.isfinite(alone), alone, _ratio(first_cumulant, extravascular)),
+        "D": np.where(np.isfinite(alone), alone, _ratio(first_cumulant, _sum(density, rows))),
         "D_star": _shared(density, pools, "D_star", kind == "blood"),
         "pdff": _ratio(fat, fat + water),
-        "bvtv": np.where(marrow > 0, _ratio(trabecular, trabecular + marrow), np.nan),
-        "T1": _shared(density, pools, "T1_observed", np.isin(kind, VISIBLE)),
-        "T2": _shared(density, pools, "T2", np.isin(kind, VISIBLE)),
     }
-    return _dataset(values, TRUTH, pools)
+    volume = pools["volume_fraction"].values
+    marrow = _sum(volume, np.isin(name, ("marrow_water", "blood", "fat")))
+    trabecular = _sum(volume, np.char.startswith(name, TRABECULAR) & np.isin(kind, BONE))
+    values["bvtv"] = _ratio(trabecular, trabecular + marrow)
+    return values
+
+
+def _relaxation(pools: xr.Dataset) -> dict[str, np.ndarray]:
+    """T1, T2 and R2*, where what is seen shares them."""
+    kind, density = pools["kind"].values, pools["density"].values
+    visible = np.isin(kind, VISIBLE)
+    values = {}
+    for quantity, variable in (("T1", "T1_observed"), ("T2", "T2")):
+        values[quantity] = _shared(density, pools, variable, visible)
+    for quantity, kinds in (("r2star", VISIBLE), ("r2star_water", WATER), ("r2star_fat", ("fat",))):
+        values[quantity] = _shared(density, pools, "R2star", np.isin(kind, kinds))
+    return values
+
+
+def _bone(pools: xr.Dataset) -> dict[str, np.ndarray]:
+    """Porosity, bound and pore water, collagen and mineral: NaN where there is no bone."""
+    kind, name = pools["kind"].values, pools["pool"].values.astype(str)
+    density, volume = pools["density"].values, pools["volume_fraction"].values
+    pores = _sum(volume, kind == "pore_water")
+    solid = np.isin(kind, BONE)
+    cortical = _sum(volume, solid & np.char.startswith(name, CORTICAL))
+    bound, pore = _sum(density, kind == "bound_water"), _sum(density, kind == "pore_water")
+    collagen = _sum(density, kind == "macromolecule")
+    phosphorus = _ratio(_sum(density, kind == "mineral"), _sum(volume, solid) + pores)
+    wet = np.where(bound + pore > 0, 1.0, np.nan)
+    log_mean, log_width = _log_moments(pools, kind == "pore_water")
+    return {
+        "porosity": _ratio(pores, pores + cortical),
+        "bound_water": bound * wet,
+        "pore_water": pore * wet,
+        "total_water": (bound + pore) * wet,
+        "bound_fraction": _ratio(bound, bound + pore),
+        "T2star_bound": 1 / _shared(density, pools, "R2star", kind == "bound_water"),
+        "T2star_pore": 1 / _shared(density, pools, "R2star", kind == "pore_water"),
+        "T2star_pore_log_mean": log_mean,
+        "T2star_pore_log_width": log_width,
+        "mmf": np.where(bound + pore > 0, _ratio(collagen, collagen + bound + pore), np.nan),
+        "phosphorus_density": phosphorus,
+        "mineral_density": phosphorus * APATITE,
+    }
+
+
+def _log_moments(pools: xr.Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exponential of the mean, and standard deviation, of log T2* over the spins of the chosen pools."""
+    density = pools["density"].values
+    if not rows.any():
+        return (_nothing(density.shape[1:]),) * 2
+    log = -np.log(_maps(pools, "R2star", rows))
+    spins = density[rows].sum(axis=0)
+    mean = _ratio((density[rows] * log).sum(axis=0), spins)
+    variance = _ratio((density[rows] * (log - mean) ** 2).sum(axis=0), spins)
+    return np.exp(mean), np.sqrt(variance)
+
+
+def _chemistry(pools: xr.Dataset) -> dict[str, np.ndarray]:
+    """Composition of the fat, each pool weighted by its moles of triglyceride."""
+    kind, density = pools["kind"].values, pools["density"].values
+    shape = density.shape[1:]
+    names = ("ndb", "nmidb", "unsaturation_index", "f_sfa", "f_mufa", "f_pufa")
+    found = {row: triglyceride.composition(pools["shift"].values[row], pools["peak_area"].values[row])
+             for row in np.flatnonzero(kind == "fat") if (density[row] > 0).any()}
+    if not found or any(np.isnan(chain.ndb) for chain in found.values()):
+        return dict.fromkeys(names, _nothing(shape))
+    moles, ndb, nmidb, carbons = (np.zeros(shape) for _ in range(4))
+    for row, chain in found.items():
+        amount = density[row] / (6 * chain.chain_length + 2 - 2 * chain.ndb)
+        moles += amount
+        ndb += amount * chain.ndb
+        nmidb += amount * chain.nmidb
+        carbons += amount * chain.chain_length
+    ndb, nmidb, length = (_ratio(part, moles) for part in (ndb, nmidb, carbons))
+    return {"ndb": ndb, "nmidb": nmidb, "unsaturation_index": 2 * ndb / (6 * length + 2 - 2 * ndb),
+            "f_sfa": 1 - (ndb - nmidb) / 3, "f_mufa": (ndb - 2 * nmidb) / 3, "f_pufa": nmidb / 3}
 
 
 def truth_at(pools: xr.Dataset, protocol: Mapping[str, Any], kurtosis: bool = False) -> xr.Dataset:
@@ -179,10 +279,24 @@ def _kurtosis(signal: np.ndarray, b: np.ndarray, adc: np.ndarray) -> np.ndarray:
 
 
 def _maps(pools: xr.Dataset, name: str, rows: np.ndarray) -> np.ndarray:
-    """A property of the chosen pools as (pool, z, y, x), whichever way it is stored."""
+    """A property of the chosen pools as (pool, z, y, x), whichever way it is stored; R2star is 1/T2 + R2'."""
+    if name == "R2star":
+        return 1 / _maps(pools, "T2", rows) + _maps(pools, "R2_prime", rows)
     values = pools[name].values[rows]
     shape = (values.shape[0], *pools["density"].shape[1:])
     return np.broadcast_to(values[:, None, None, None] if values.ndim == 1 else values, shape)
+
+
+def _nothing(shape: tuple[int, ...]) -> np.ndarray:
+    """A map that is NaN everywhere, in the memory of one number."""
+    return np.broadcast_to(np.nan, shape)
+
+
+def _sum(maps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    total = np.zeros(maps.shape[1:])
+    for row in np.flatnonzero(rows):
+        total += maps[row]
+    return total
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -191,13 +305,17 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _shared(density: np.ndarray, pools: xr.Dataset, name: str, rows: np.ndarray) -> np.ndarray:
     """The value of a property where all pools present in the voxel share it, else NaN."""
+    shape = density.shape[1:]
     if not rows.any():
-        return np.full(density.shape[1:], np.nan)
-    present = density[rows] > 0
-    values = _maps(pools, name, rows)
-    low = np.where(present, values, np.inf).min(axis=0)
-    high = np.where(present, values, -np.inf).max(axis=0)
-    return np.where(present.any(axis=0) & (high - low <= 1e-12 * high), high, np.nan)
+        return _nothing(shape)
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for row in np.flatnonzero(rows):  # one pool at a time: maps of all pools together would not fit
+        value = _maps(pools, name, np.arange(len(rows)) == row)[0]
+        present = density[row] > 0
+        np.minimum(low, value, out=low, where=present)
+        np.maximum(high, value, out=high, where=present)
+    with np.errstate(invalid="ignore"):  # nothing present: infinities, which the comparison refuses
+        return np.where(np.isfinite(high) & (high - low <= 1e-12 * high), high, np.nan)
 
 
 def _held(protocol: Mapping[str, Any], name: str) -> Any:

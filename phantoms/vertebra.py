@@ -9,10 +9,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..simulator import tissues
-from . import inputs
-from .marrow import FASTEST_D, FASTEST_D_STAR, bone_pool, marrow_pools
-from .phantom import MOST_VOXELS, Phantom
-from .pools import CORTICAL
+from . import inputs, recipes
+from .phantom import MOST_VOXELS, Phantom, sourced
+from .recipes import FASTEST_D, FASTEST_D_STAR
 
 _PLANE_POWER = 2.6  # between an ellipse (2) and a box: the outline of a body seen from above
 _AXIAL_POWER = 8.0  # nearly flat end plates
@@ -55,6 +54,7 @@ class Body:
         return filled
 
 
+@sourced
 def vertebra(
     condition: str = "young",
     seed: int = 0,
@@ -131,14 +131,14 @@ def vertebra(
         "pdff": _vary(wanted["pdff"], variation, seen, resolution, np.random.default_rng(fat_seed)),
         "f": _vary(wanted["perfusion_fraction"], variation, seen, resolution, np.random.default_rng(blood_seed)),
     }
-    pools = marrow_pools(
+    pools = recipes.marrow(
         marrow_volume, pdff=maps["pdff"], f=maps["f"], field=field, condition=condition,
         D=wanted["D"], D_star=wanted["D_star"],
     )
-    pools.append(bone_pool("trabecular_bone", core * wanted["bvtv"], field))
-    pools.append(bone_pool(CORTICAL, whole - core, field))
+    pools += recipes.bone(core * wanted["bvtv"], "trabecular", field=field, condition=condition)
+    pools += recipes.bone(whole - core, "cortical", field=field, condition=condition)
     voxel = resolution**3
-    measured = {"bvtv": float(pools[-2].volume_fraction.sum() / core.sum()),
+    measured = {"bvtv": float(1 - marrow_volume.sum() / core.sum()),
                 "body_volume": float(whole.sum() * voxel), "marrow_volume": float(marrow_volume.sum() * voxel)}
     parameters = {**{k: v for k, v in given.items() if v is not None}, "variation": variation}
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, condition=condition,

@@ -11,15 +11,16 @@ import numpy as np
 from ..errors import InputError
 from ..simulator import tissues
 from . import inputs
-from .marrow import FASTEST_D, FASTEST_D_STAR
-from .phantom import MOST_VOXELS, Phantom
+from .phantom import MOST_VOXELS, Phantom, sourced
 from .pools import Pool
+from .recipes import FASTEST_D, FASTEST_D_STAR
 
 KINDS = ("ivim",)
 _DIAMETER = 10e-3  # m
 _PITCH = 14e-3  # m, from one vial to the next
 
 
+@sourced
 def vials(
     kind: str = "ivim",
     seed: int = 0,

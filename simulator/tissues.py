@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -116,6 +118,27 @@ _MARROW = {
 _RANGES = {"marrow": _MARROW}
 
 
+# What `recording` notes down: numbers by name, field and condition, in the order in which they were read.
+_read: ContextVar[tuple[dict[Any, Entry], ...]] = ContextVar("_read", default=())
+
+
+@contextmanager
+def recording() -> Iterator[dict[Any, Entry]]:
+    """Note every number that is read meanwhile: a phantom knows what it was made of.
+
+    Yields
+    ------
+    dict
+        Of `Entry` values, filled as :func:`entry` is asked; a recording inside another fills both.
+    """
+    read: dict[Any, Entry] = {}
+    token = _read.set((*_read.get(), read))
+    try:
+        yield read
+    finally:
+        _read.reset(token)
+
+
 @lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
     text = files(__package__).joinpath("tissues.toml").read_text(encoding="utf-8")
@@ -203,9 +226,12 @@ def entry(name: str, field: float = 3.0, condition: str | None = None) -> Entry:
     if not chosen:
         known = ", ".join(sorted({str(record.condition) for record in records}))
         raise InputError(f"tissues: {name} is known only for a condition: {known}")
-    if chosen[0].field is None:
-        return chosen[0]
-    return _at_field(sorted(chosen, key=lambda record: record.field or 0.0), _field(field))
+    found = chosen[0]
+    if found.field is not None:
+        found = _at_field(sorted(chosen, key=lambda record: record.field or 0.0), _field(field))
+    for read in _read.get():
+        read.setdefault((found.name, found.field, found.condition), found)
+    return found
 
 
 def _field(field: float) -> float:

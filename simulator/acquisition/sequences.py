@@ -146,7 +146,7 @@ def diffusion_spin_echo(
         excess = np.full_like(excess, kurtosis)
     theta = {
         "density": 1.0,
-        "T1": pool.get("T1_observed", "T1_intrinsic"),
+        "T1": pool.get("T1_observed"),  # an intrinsic one needs the exchange that goes with it
         "T2": pool.get("T2"),
         "D": diffusivity,
         "kurtosis": excess,
