@@ -1,0 +1,277 @@
+"""A phantom to look at: one PNG, and one page (a single HTML file) with its images, truth, make-up and sources.
+
+The page shows what a scanner would see, what each voxel is made of, every truth map that varies, what was prescribed
+and what was measured, and every tissue number with its range and a link to the paper it comes from.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..simulator import files
+from . import pictures, wording
+from .phantom import Phantom
+from .pictures import View
+
+TEMPLATES = Path(__file__).parent / "templates"
+_STOPS = 9  # of a colour bar: a perceptual scale is smooth
+
+
+def write(phantom: Phantom, page: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write the page, and the PNG of the same name beside it.
+
+    Parameters
+    ----------
+    phantom : Phantom
+    page : path
+        Ends in ``.html``; ``index.html`` gets ``preview.png``.
+
+    Returns
+    -------
+    page, picture : Path
+
+    Raises
+    ------
+    InputError
+        The files cannot be written; neither is then left half written.
+    """
+    page = Path(page)
+    picture = page.with_name("preview.png") if page.stem == "index" else page.with_suffix(".png")
+    with files.writing(page) as place, files.writing(picture) as beside:
+        seen = pictures.views(phantom)
+        place.write_text(html(phantom, seen), encoding="utf-8")
+        poster(phantom, beside, seen)
+    return page, picture
+
+
+def html(phantom: Phantom, seen: list[View] | None = None) -> str:
+    """The page of a phantom, complete in itself: no other file, no script, no network."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    seen = seen or pictures.views(phantom)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    style = (TEMPLATES / "preview.css").read_text(encoding="utf-8")
+    return environment.get_template("preview.html").render(style=style, **_content(phantom, seen))
+
+
+def _content(phantom: Phantom, seen: list[View]) -> dict[str, Any]:
+    """Everything the template prints."""
+    pools, attrs = phantom.pools, phantom.pools.attrs
+    main = seen[0]
+    colours = pictures.pool_colours(pools)
+    numbers = wording.numbers(attrs)
+    maps, uniform = _truth(main)
+    title = wording.words(phantom.name)
+    return {
+        "version": __version__,
+        "title": title,
+        "lede": _lede(phantom.name),
+        "facts": wording.facts(phantom),
+        "command": wording.command(phantom),
+        "anatomy": [_panel(view, *_anatomy(title, view, white)) for view, white in _whites(seen)],
+        "contrasts": [_panel(main, *_contrast(title, main, name)) for name in ("T2", "UTE")]
+        + [_panel(main, pictures.made_of(main, colours), "Composition", "each pool's colour by its volume",
+                  f"{title}, {main.plane} slice, coloured by what each voxel is made of", "clear")],
+        "profile": _profile(main, colours),
+        "pools": wording.pools(pools, colours),
+        "maps": maps,
+        "uniform": uniform,
+        "plane": main.plane,
+        "measured": wording.measured(attrs, numbers),
+        "numbers": numbers,
+        "unverified": sum(number["unverified"] for number in numbers),
+    }
+
+
+def _lede(name: str) -> str:
+    from . import registry
+
+    return (inspect.getdoc(registry[name]) or "").partition("\n")[0] if name in registry else ""
+
+
+def _whites(seen: list[View]) -> Iterator[tuple[View, float]]:
+    """Each slice with the level of white, which all slices of one weighting share."""
+    white = pictures.white_of([pictures.weighted(view, "T1") for view in seen])
+    return ((view, white) for view in seen)
+
+
+def _anatomy(title: str, view: View, white: float) -> tuple[np.ndarray, str, str, str, str]:
+    where = f"{view.position:.3g} mm"
+    name, *_ = pictures.WEIGHTINGS["T1"]
+    rgba = pictures.grey(pictures.weighted(view, "T1"), white)
+    return rgba, view.plane.capitalize(), where, f"{title}, {view.plane} slice at {where}, {name}", "film"
+
+
+def _contrast(title: str, view: View, weighting: str) -> tuple[np.ndarray, str, str, str, str]:
+    name, echo_time, repetition_time, words = pictures.WEIGHTINGS[weighting]
+    image = pictures.weighted(view, weighting)
+    times = f"TE {1e3 * echo_time:g} ms, TR {repetition_time:g} s"
+    note = f"{times}; {words}"
+    return pictures.grey(image, pictures.white_of([image])), name, note, f"{title}, {view.plane} slice, {name}", "film"
+
+
+def _panel(view: View, rgba: np.ndarray, title: str, note: str, alt: str, kind: str) -> dict[str, Any]:
+    """One image with its scale bar and directions, in millimetres as an SVG draws it."""
+    length, label = pictures.scale_bar(view.width)
+    # few voxels are shown as the squares they are; many would only flicker
+    return {"image": pictures.inline(rgba), "width": view.width, "height": view.height, "title": title, "note": note,
+            "alt": alt, "kind": kind, "up": view.up, "left": view.left, "bar": length, "bar_label": label,
+            "crisp": max(rgba.shape[:2]) <= 160}
+
+
+def _truth(view: View) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """The maps that vary within the slice, and the values that do not; quantities without a meaning are left out."""
+    maps, uniform = [], []
+    for name, values in view.truth.data_vars.items():
+        shown = wording.quantity(str(name), values.attrs)
+        scaled = values.values * shown.scale
+        finite = scaled[np.isfinite(scaled)]
+        if not finite.size:
+            continue
+        if np.ptp(finite) <= 1e-6 * np.abs(finite).max():
+            uniform.append({"label": shown.label, "meaning": shown.meaning, "unit": shown.unit,
+                            "value": wording.number(float(finite[0]))})
+            continue
+        low, high = _limits(finite)
+        alt = f"map of {shown.label}, {view.plane} slice, {low:g} to {high:g} {shown.unit}".rstrip()
+        panel = _panel(view, pictures.coloured(scaled, low, high, shown.colours), shown.label, shown.meaning, alt,
+                       "clear")
+        ticks = [wording.number(value) for value in (low, (low + high) / 2, high)]
+        maps.append(panel | {"unit": shown.unit, "ticks": ticks, "gradient": _gradient(shown.colours),
+                             "median": wording.number(float(np.median(finite)))})
+    return maps, uniform
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Limits of a colour bar, in two digits: all but one per cent of the voxels lie inside."""
+    low, high = (float(bound) for bound in np.percentile(values, [0.5, 99.5]))
+    if low >= 0 and low < 0.25 * high:
+        low = 0.0
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    step = 10.0 ** (np.floor(np.log10(high - low)) - 1)
+    return float(np.floor(low / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step)
+
+
+def _gradient(colours: str) -> str:
+    """A colour scale as CSS."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    stops = ", ".join(to_hex(colormaps[colours](place)) for place in np.linspace(0, 1, _STOPS))
+    return f"linear-gradient(to right, {stops})"
+
+
+def _profile(view: View, colours: Mapping[str, str]) -> dict[str, Any]:
+    """Volume fractions of the pools, stacked along the row of the slice that crosses most of them."""
+    volume = view.pools["volume_fraction"].values
+    row = _fullest_row(volume)
+    line = volume[:, row, :]
+    places = (np.arange(line.shape[1]) + 0.5) / line.shape[1]
+    areas, below = [], np.zeros(line.shape[1])
+    for name, share in zip(view.pools["pool"].values, line, strict=True):
+        above = below + share
+        if share.max() > 1e-4:
+            edge = [f"{1e3 * x:.1f},{300 * (1 - y):.2f}" for x, y in zip(places, above, strict=True)]
+            back = [f"{1e3 * x:.1f},{300 * (1 - y):.2f}" for x, y in zip(places[::-1], below[::-1], strict=True)]
+            areas.append({"name": wording.words(str(name)), "colour": colours[str(name)],
+                          "points": " ".join(edge + back)})
+        below = above
+    step, _ = pictures.scale_bar(view.width * 1.6)
+    ticks = [{"x": 1e3 * place / view.width, "label": f"{place:g}"}
+             for place in np.arange(0, view.width * (1 + 1e-9), step)]
+    return {"areas": areas, "ticks": ticks, "at": (row + 0.5) / volume.shape[1], "plane": view.plane,
+            "names": ", ".join(area["name"] for area in areas), "left": wording.DIRECTIONS[view.left]}
+
+
+def _fullest_row(volume: np.ndarray) -> int:
+    """The row in which most pools have a part, then most volume, then nearest to the middle."""
+    rows = volume.shape[1]
+    many = (volume > 0.01).any(axis=2).sum(axis=0)
+    filled = volume.sum(axis=(0, 2))
+    centre = -np.abs(np.arange(rows) - (rows - 1) / 2)
+    candidates = np.flatnonzero((many == many.max()) & (filled >= 0.8 * filled[many == many.max()].max()))
+    return int(candidates[np.argmax(centre[candidates])])
+
+
+# -------------------------------------------------------------------------------------------------------------- PNG
+
+
+def poster(phantom: Phantom, path: str | os.PathLike[str], seen: list[View] | None = None) -> None:
+    """The images and the truth maps of a phantom in one picture, on white paper."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = seen or pictures.views(phantom)
+    main = seen[0]
+    colours = pictures.pool_colours(phantom.pools)
+    title = wording.words(phantom.name)
+    top = [_panel(view, *_anatomy(title, view, white)) | {"rgba": _anatomy(title, view, white)[0]}
+           for view, white in _whites(seen)]
+    for name in ("T2", "UTE"):
+        contrast = _contrast(title, main, name)
+        top.append(_panel(main, *contrast) | {"rgba": contrast[0]})
+    mixed = pictures.made_of(main, colours)
+    top.append(_panel(main, mixed, "Composition", "", "", "clear") | {"rgba": mixed})
+    maps = list(_coloured_maps(main))
+
+    across = 6
+    rows = [top[i : i + across] for i in range(0, len(top), across)]
+    rows += [maps[i : i + across] for i in range(0, len(maps), across)]
+    tallest = [max(panel["height"] / panel["width"] for panel in row) for row in rows]
+    heights = [min(2.6, 2.1 * tall) + 0.75 for tall in tallest]
+    figure = Figure(figsize=(2.3 * across, sum(heights) + 0.7), facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(0.012, 1 - 0.28 / figure.get_figheight(), title, fontsize=16, color="#1c2126", va="center")
+    said = "  ·  ".join(f"{name} {value}" for name, value in wording.facts(phantom))
+    figure.text(0.012, 1 - 0.55 / figure.get_figheight(), said, fontsize=8.5, color="#69727c", va="center")
+    grid = figure.add_gridspec(len(rows), across, height_ratios=heights, left=0.012, right=0.988, bottom=0.01,
+                               top=1 - 0.75 / figure.get_figheight(), hspace=0.12, wspace=0.1)
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            _draw(figure.add_subplot(grid[i, j]), panel)
+    figure.savefig(path, dpi=150, facecolor="white", format="png")
+
+
+def _coloured_maps(view: View) -> Iterator[dict[str, Any]]:
+    for name, values in view.truth.data_vars.items():
+        shown = wording.quantity(str(name), values.attrs)
+        scaled = values.values * shown.scale
+        finite = scaled[np.isfinite(scaled)]
+        if finite.size and np.ptp(finite) > 1e-6 * np.abs(finite).max():
+            low, high = _limits(finite)
+            rgba = pictures.coloured(scaled, low, high, shown.colours)
+            unit = f" ({shown.unit})" if shown.unit else ""
+            yield _panel(view, rgba, shown.label + unit, "", "", "clear") | {
+                "rgba": rgba, "limits": (low, high), "colours": shown.colours}
+
+
+def _draw(axes: Any, panel: Mapping[str, Any]) -> None:
+    """One image with its scale bar, its directions and, for a map, its colour bar."""
+    width, height = panel["width"], panel["height"]
+    film = panel["kind"] == "film"
+    axes.imshow(panel["rgba"], extent=(0, width, height, 0), interpolation="nearest" if panel["crisp"] else "auto")
+    axes.set_axis_off()
+    axes.set_title(panel["title"], fontsize=8.5, color="#1c2126", loc="left", pad=3)
+    ink = "white" if film else "#1c2126"
+    axes.plot([0.04 * width, 0.04 * width + panel["bar"]], [0.95 * height] * 2, color=ink, lw=1.4)
+    axes.text(0.04 * width, 0.93 * height, panel["bar_label"], fontsize=6, color=ink, va="bottom")
+    if film:
+        axes.text(0.5 * width, 0.02 * height, panel["up"], fontsize=6.5, color=ink, ha="center", va="top")
+        axes.text(0.02 * width, 0.5 * height, panel["left"], fontsize=6.5, color=ink, va="center")
+    if "limits" in panel:
+        low, high = panel["limits"]
+        strip = axes.inset_axes((0.0, -0.1, 1.0, 0.035))
+        strip.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=panel["colours"])
+        strip.set_axis_off()
+        for place, value, side in ((0.0, low, "left"), (1.0, high, "right")):
+            strip.text(place, -0.5, wording.number(value), transform=strip.transAxes, fontsize=6.5, ha=side, va="top",
+                       color="#69727c")
