@@ -90,7 +90,8 @@ def marrow_block(
     inputs.shape(where, grid, MOST_VOXELS)
     limits = {
         "f": (0.0, 1.0, ""), "pdff": (0.0, 1.0, ""), "kurtosis": (0.0, 10.0, ""),
-        "D": (0.0, recipes.FASTEST_D, "mm2/s"), "D_fat": (0.0, recipes.FASTEST_D, "mm2/s"), "D_star": (0.0, recipes.FASTEST_D_STAR, "mm2/s"),
+        "D": (0.0, recipes.FASTEST_D, "mm2/s"), "D_fat": (0.0, recipes.FASTEST_D, "mm2/s"),
+        "D_star": (0.0, recipes.FASTEST_D_STAR, "mm2/s"),
         **{name: (1e-6, 60.0, "s") for name in ("T1_water", "T2_water", "T1_blood", "T2_blood", "T1_fat", "T2_fat")},
     }
     asked = {"f": f, "pdff": pdff, "kurtosis": kurtosis, "D": D, "D_fat": D_fat, "D_star": D_star,

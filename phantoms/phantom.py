@@ -122,7 +122,8 @@ class Phantom:
         """
         steps = tuple(factor) if isinstance(factor, Sequence) else (factor,) * 3
         if len(steps) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in steps):
-            raise InputError(f"{self.name}: factor is {factor!r}, should be a whole number from 1 up, or three (z, y, x)")
+            expected = "should be a whole number from 1 up, or three (z, y, x)"
+            raise InputError(f"{self.name}: factor is {factor!r}, {expected}")
         pools = self.pools
         count = tuple(math.ceil(pools.sizes[dim] / n) for dim, n in zip(SPACE, steps, strict=True))
 
@@ -138,13 +139,14 @@ class Phantom:
                 variables[str(name)] = (variable.dims, mean, variable.attrs)
             elif variable.dims == ("pool", *SPACE):
                 rows = []
-                for pool, row, density in zip(pools["pool"].values, variable.values, pools["density"].values, strict=True):
+                names, densities = pools["pool"].values, pools["density"].values
+                for pool, row, density in zip(names, variable.values, densities, strict=True):
                     present, values = blocks(density) > 0, blocks(row)
                     low = np.where(present, values, np.inf).min(axis=(1, 3, 5))
                     high = np.where(present, values, -np.inf).max(axis=(1, 3, 5))
                     if (high > low).any():
-                        raise InputError(f"{self.name}: {name} of pool {pool} varies inside a coarse voxel, and is never "
-                                         "averaged; split the pool into pools of one value each")
+                        raise InputError(f"{self.name}: {name} of pool {pool} varies inside a coarse voxel, and is "
+                                         "never averaged; split the pool into pools of one value each")
                     rows.append(np.where(np.isfinite(high), high, blocks(row)[:, 0, :, 0, :, 0]))
                 variables[str(name)] = (variable.dims, np.stack(rows), variable.attrs)
             else:

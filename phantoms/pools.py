@@ -110,7 +110,8 @@ def _rates(pools: Sequence[Pool]) -> np.ndarray:
     for i, pool in enumerate(pools):
         for other, rate in pool.exchange.items():
             if other not in names:
-                raise InputError(f"pool {pool.name}: exchange with {other!r}, which is no pool; known: {', '.join(names)}")
+                known = ", ".join(names)
+                raise InputError(f"pool {pool.name}: exchange with {other!r}, which is no pool; known: {known}")
             rates[i, names.index(other)] = rate
     return rates
 
@@ -175,7 +176,7 @@ def _check_numbers(pools: xr.Dataset, where: str) -> None:
         if not np.isfinite(pools[name].values).all():
             raise InputError(f"{where}: pools.{name} holds values that are not finite")
     observed, intrinsic = (
-        np.isfinite(pools[name].values.reshape(len(kind), -1)) if name in pools else np.zeros((len(kind), 1), bool)
+        np.array([np.isfinite(row) for row in pools[name].values]) if name in pools else np.zeros(len(kind), bool)
         for name in ("T1_observed", "T1_intrinsic"))
     exchanging = (pools["exchange"].values > 0).any(axis=1)
     for row, name in enumerate(pools["pool"].values):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bonemri import phantoms, simulator
 from bonemri.errors import InputError
-from bonemri.phantoms.recipes import composition
 from bonemri.phantoms.pools import PROTONS, SCHEMA, WATER
+from bonemri.phantoms.recipes import composition
 from bonemri.phantoms.truth import PROTOCOL_TRUTH, TRUTH, truth
 from bonemri.phantoms.vertebra import _anatomy
 from bonemri.simulator import equations, tissues
