@@ -175,10 +175,10 @@ def _check_numbers(pools: xr.Dataset, where: str) -> None:
     for name in ("R2_prime", "chi", "shift", "peak_area", "exchange", "kurtosis"):
         if not np.isfinite(pools[name].values).all():
             raise InputError(f"{where}: pools.{name} holds values that are not finite")
-    observed, intrinsic = (
-        np.array([np.isfinite(row) for row in pools[name].values]) if name in pools else np.zeros(len(kind), bool)
-        for name in ("T1_observed", "T1_intrinsic"))
-    exchanging = (pools["exchange"].values > 0).any(axis=1)
+    blank = np.full(len(kind), np.nan)
+    observed, intrinsic = (np.isfinite(pools[name].values if name in pools else blank)
+                           for name in ("T1_observed", "T1_intrinsic"))
+    exchanging: np.ndarray = (pools["exchange"].values > 0).any(axis=1)
     for row, name in enumerate(pools["pool"].values):
         given = "T1_intrinsic" if exchanging[row] else "T1_observed"
         right, wrong = (intrinsic, observed) if exchanging[row] else (observed, intrinsic)

@@ -234,7 +234,8 @@ def solution(
         Reversible rate (1/s).
     """
     return [Pool(name, "solution", volume * (tissues.value("water.density") * light_water), volume,
-                 T1_observed=T1, T2=T2, R2_prime=R2_prime, chi=tissues.value("water.chi"), D=tissues.value("water.D") if D is None else D)]
+                 T1_observed=T1, T2=T2, R2_prime=R2_prime, chi=tissues.value("water.chi"),
+                 D=tissues.value("water.D") if D is None else D)]
 
 
 def _water(
