@@ -15,7 +15,8 @@ from bonemri.simulator import equations, tissues
 TABLE = tissues.table()
 NAMES = sorted({entry.name for entry in TABLE})
 # Numbers without unit that are no shares of a whole: counts in a molecule and ratios of two lengths or rates.
-RATIOS = {"marrow.ndb", "marrow.nmidb", "marrow.chain_length", "cortical.porosity_gradient", "trabecular.anisotropy"}
+RATIOS = {"marrow.ndb", "marrow.nmidb", "marrow.chain_length", "cortical.porosity_gradient", "trabecular.anisotropy",
+          "cohort.fracture_risk_per_sd"}
 
 
 def label(entry: tissues.Entry) -> str:
