@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,27 +56,59 @@ def _root(
 
 @app.command()
 def phantom(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Without it: list them.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="A phantom, or a file that holds one; without: list them.")
+    ] = None,
     settings: Settings = None,
     out: Out = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Write OUT.html and OUT.png beside OUT.nc too: images, truth, sources.")
+    ] = False,
 ) -> None:
     """Make a bone with known truth.
 
-    It is written to NetCDF: to ./NAME.nc without -o.
+    OUT is NetCDF where it ends in .nc: ./NAME.nc without -o. Else it is a folder, which gets NAME.nc; the tissues and
+    the truth maps as NIfTI with JSON (NAME.json in the layout of MR-zero, truth.json for the rest); and the preview,
+    index.html with preview.png.
     """
     from . import phantoms
+    from .phantoms import nifti
+    from .phantoms import preview as pages
     from .simulator import files
 
     if name is None:
-        _refuse_without("a NAME", settings=settings, output=out)
+        _refuse_without("a NAME", settings=settings, output=out, preview=preview)
         for known, function in phantoms.registry.items():
             print(f"{known:<24} {_first_line(function)}")
         return
-    make = phantoms.get(name)
-    values = _parse(settings, list(inspect.signature(make).parameters), f"phantom {name}")
-    with files.writing(files.output_path(out or f"{name}.nc")) as place:
-        make(**values).to_netcdf(place)
-    print(f"wrote {out or f'{name}.nc'}")
+    make: Callable[[], Any]
+    if Path(name).suffix:
+        if settings:
+            raise InputError(f"--set goes with the NAME of a phantom; {name} is a file, made already")
+        if out is None and not preview:
+            raise InputError(f"phantom {name}: it is a file already; give --preview, or -o OUT for a copy")
+        make = partial(phantoms.Phantom.from_netcdf, files.existing_file(name, "a phantom"))
+        if out is None:
+            page, _ = pages.write(make(), Path(name).with_suffix(".html"))
+            print(f"wrote {page}")
+            return
+        target = files.output_path(out, folder=True)
+    else:
+        chosen = phantoms.get(name)
+        make = partial(chosen, **_parse(settings, list(inspect.signature(chosen).parameters), f"phantom {name}"))
+        target = files.output_path(out or f"{name}.nc", folder=True)
+    is_folder = target.is_dir() or target.suffix != ".nc"
+    with files.writing(target, folder=is_folder) as place:
+        bone = make()
+        if is_folder:
+            bone.to_netcdf(place / f"{bone.name}.nc")
+            nifti.write(bone, place)
+            pages.write(bone, place / "index.html")
+        else:
+            bone.to_netcdf(place)
+            if preview:
+                pages.write(bone, target.with_suffix(".html"))
+    print(f"wrote {target}")
 
 
 @app.command()

@@ -227,7 +227,7 @@ def poster(phantom: Phantom, path: str | os.PathLike[str], seen: list[View] | No
     rows = [top[i : i + across] for i in range(0, len(top), across)]
     rows += [maps[i : i + across] for i in range(0, len(maps), across)]
     tallest = [max(panel["height"] / panel["width"] for panel in row) for row in rows]
-    heights = [min(2.6, 2.1 * tall) + 0.75 for tall in tallest]
+    heights = [min(2.6, 2.1 * tall) + 0.6 for tall in tallest]
     figure = Figure(figsize=(2.3 * across, sum(heights) + 0.7), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.012, 1 - 0.28 / figure.get_figheight(), title, fontsize=16, color="#1c2126", va="center")

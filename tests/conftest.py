@@ -9,8 +9,23 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from bonemri import phantoms
+
 ROOT = Path(__file__).resolve().parent.parent
 B = (0.0, 10.0, 20.0, 30.0, 50.0, 80.0, 100.0, 200.0, 400.0, 600.0, 800.0)
+
+# Coarser than anybody would scan: the table is over the registry, and asks that each phantom goes out whole.
+COARSE = {
+    "vertebra": {"resolution": 6e-3}, "spine": {"resolution": 6e-3}, "cortical": {"resolution": 2e-3},
+    "trabecular": {"resolution": 1.2e-4}, "femur": {"resolution": 6e-3}, "calcaneus": {"resolution": 6e-3},
+    "tendon": {"resolution": 2e-3}, "vials": {"resolution": 4e-3},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=list(phantoms.registry))
+def any_bone(request) -> phantoms.Phantom:
+    """Each registered phantom in turn."""
+    return phantoms.get(request.param)(**COARSE.get(request.param, {}))
 
 
 @pytest.fixture(scope="session")

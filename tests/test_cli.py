@@ -95,6 +95,32 @@ def test_bone_to_scan_to_maps(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_phantom_as_a_folder_has_all_its_files(capsys):
+    """A folder gets everything: the phantom itself, NIfTI with JSON, and the preview."""
+    assert cli.run(["phantom", "vertebra", "--set", "resolution=6e-3", "-o", "bones/mine"]) == 0
+    folder = Path("bones/mine")
+    bone = phantoms.Phantom.from_netcdf(folder / "vertebra.nc")
+    assert bone.pools.attrs["voxel_size"][0] == 6e-3
+    known = json.loads((folder / "truth.json").read_text())
+    written = {path.name for path in folder.iterdir()}
+    assert written >= {"vertebra.nc", "vertebra.json", "vertebra.nii.gz", "truth.json", "index.html", "preview.png"}
+    assert {path for path in written if path.startswith("truth_")} == {row["file"] for row in known["truth"].values()}
+    assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.splitlines() == ["wrote bones/mine"]
+
+
+def test_a_preview_stands_beside_its_phantom(capsys):
+    assert cli.run(["phantom", "vials", "--preview", "-o", "set.nc"]) == 0
+    assert {path.name for path in Path().iterdir()} == {"set.nc", "set.html", "set.png"}
+    first = Path("set.html").read_text()
+    Path("set.html").unlink()
+    before = Path("set.nc").stat().st_mtime_ns
+    assert cli.run(["phantom", "set.nc", "--preview"]) == 0
+    assert Path("set.html").read_text() == first  # the file says all that the page shows
+    assert Path("set.nc").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.splitlines() == ["wrote set.nc", "wrote set.html"]
+
+
 def test_a_phantom_may_be_named_where_it_is_scanned():
     assert cli.run(["simulate", "ivim_marrow", "--phantom", "marrow_block", "--rung", "matched", "-o", "a.nc"]) == 0
     scan = files.read("a.nc")
@@ -220,7 +246,8 @@ BAD_CALLS = {
     "phantom nothing": "'nothing'",
     "phantom vertebra extra": "extra",
     "phantom vertebra -o bone.nii.gz": "output bone.nii.gz has the suffix .gz; it must be a file ending in .nc",
-    "phantom vertebra -o bone": "output bone has no suffix; it must be a file ending in .nc",
+    "phantom vertebra -o text.nc/bone": "cannot write into text.nc: text.nc is a file, no folder",
+    "phantom vertebra -o noname": "output noname is a file already; it must be a file ending in .nc or a folder",
     "phantom vertebra --set": "--set",
     "phantom vertebra --set pdff": "--set 'pdff': give key=value",
     "phantom vertebra --set colour=red": "--set colour: phantom vertebra has no parameter colour; it has condition",
@@ -230,7 +257,23 @@ BAD_CALLS = {
     "phantom vertebra --set condition=sad": "condition",
     "phantom vertebra --set seed=-1": "seed",
     "phantom vertebra --set resolution=0": "resolution",
+    "phantom vertebra --set resolution=1": "resolution is 1 m, larger than the object itself; should be at most",
+    "phantom vertebra --set resolution=fine": "resolution is 'fine', should be a number",
+    "phantom vertebra --set field=9.4": "is not known at field 9.4 T (known: ",
+    "phantom vertebra --set field=strong": "field is 'strong', should be a field strength in tesla",
+    "phantom vertebra --set bvtv=1.2 -o folder": "bvtv is 1.2, should lie from 0 to below 1",
+    "phantom vertebra --set condition=sad --preview": "no condition 'sad'; known: young, old",
     "phantom --set pdff=.4": "--set goes with a NAME",
+    "phantom --preview": "--preview goes with a NAME",
+    "phantom none.nc --preview": "none.nc: no such file",
+    "phantom text.nc --preview": "text.nc: not a phantom file",
+    "phantom bone.nc": "bone.nc: it is a file already; give --preview, or -o OUT for a copy",
+    "phantom bone.nc --preview --set f=.1": "--set goes with the NAME of a phantom; bone.nc is a file",
+    "phantom mapless.nc --preview": "mapless.nc: the pools lack the map 'T2' (s)",
+    "phantom untrue.nc -o folder": "untrue.nc: the truth lacks the map 'pdff' (1)",
+    "phantom milliseconds.nc --preview": "milliseconds.nc: pools.T2 has unit 'ms', should be 's'",
+    "simulate ivim_marrow --phantom mapless.nc": "mapless.nc: the pools lack the map 'T2' (s)",
+    "simulate ivim_marrow --phantom milliseconds.nc": "milliseconds.nc: pools.T2 has unit 'ms', should be 's'",
     "simulate": "Missing argument 'PROTOCOL'",
     "simulate ivim_marrow": "Missing option '--phantom'",
     "simulate nothing --phantom vials": "'nothing'",
@@ -305,6 +348,18 @@ BAD_CALLS = {
 }  # fmt: skip
 
 
+def spoil_phantoms(bone: phantoms.Phantom) -> None:
+    """Write a phantom, and three that lack something or have it in another unit."""
+    bone.to_netcdf("bone.nc")
+    relabelled = bone.pools.copy(deep=True)
+    relabelled["T2"].attrs["units"] = "ms"
+    spoilt = {"mapless": (bone.pools.drop_vars("T2"), bone.truth), "milliseconds": (relabelled, bone.truth),
+              "untrue": (bone.pools, bone.truth.drop_vars("pdff"))}
+    for name, (pools, truth) in spoilt.items():
+        pools.to_netcdf(f"{name}.nc", mode="w", group="pools", engine="h5netcdf")
+        truth.to_netcdf(f"{name}.nc", mode="a", group="truth", engine="h5netcdf")
+
+
 @pytest.fixture
 def bad_files(dwi) -> None:
     """The files that the table of bad calls names."""
@@ -314,7 +369,7 @@ def bad_files(dwi) -> None:
     Path("cut.bval").write_text(Path("dwi.bval").read_text())
     Path("ten.bval").write_text("0 10 20 30 50 80 100 200 400 600")
     files.write_scan(dwi, "scan.nc")
-    phantoms.vials().to_netcdf("bone.nc")
+    spoil_phantoms(phantoms.marrow_block())
     save("lonely.nii.gz", dwi.values)
     save("flat.nii.gz", np.ones((3, 3, 4)))
     save("empty.nii.gz", np.zeros((2, 3, 4)))
