@@ -100,13 +100,12 @@ def _centre(pools: xr.Dataset) -> dict[str, int]:
     weight = volume[bone].sum(axis=0) if bone.any() else volume.sum(axis=0)
     found = {}
     for axis, dim in enumerate(SPACE):
-        along = weight.sum(axis=tuple(other for other in range(3) if other != axis))
-        total = along.sum()
-        middle = (along * np.arange(along.size)).sum() / total if total > 0 else (along.size - 1) / 2
-        index = round(float(middle))
-        # between two layers of a set of vials lies nothing: the nearest filled slice is taken
-        filled = np.flatnonzero(along > 0.5 * along.max()) if total > 0 else np.array([index])
-        found[dim] = int(filled[np.abs(filled - index).argmin()])
+        others = tuple(other for other in range(3) if other != axis)
+        along, whole = weight.sum(axis=others), volume.sum(axis=(0, *(other + 1 for other in others)))
+        middle = (along * np.arange(along.size)).sum() / along.sum() if along.sum() > 0 else (along.size - 1) / 2
+        # between two layers of a set of vials lies nothing: the nearest slice that is filled is taken
+        filled = np.flatnonzero(whole >= 0.5 * whole.max())
+        found[dim] = int(filled[np.abs(filled - middle).argmin()])
     return found
 
 

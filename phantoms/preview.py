@@ -70,16 +70,17 @@ def _content(phantom: Phantom, seen: list[View]) -> dict[str, Any]:
     numbers = wording.numbers(attrs)
     maps, uniform = _truth(main)
     title = wording.words(phantom.name)
+    anatomy = [_panel(view, *_anatomy(title, view, white)) for view, white in _whites(seen)]
+    contrasts = [_panel(main, *_contrast(title, main, name)) for name in ("T2", "UTE")]
+    contrasts.append(_panel(main, pictures.made_of(main, colours), "Composition", "each pool's colour by its volume",
+                            f"{title}, {main.plane} slice, coloured by what each voxel is made of", "clear"))
     return {
         "version": __version__,
         "title": title,
         "lede": _lede(phantom.name),
         "facts": wording.facts(phantom),
         "command": wording.command(phantom),
-        "anatomy": [_panel(view, *_anatomy(title, view, white)) for view, white in _whites(seen)],
-        "contrasts": [_panel(main, *_contrast(title, main, name)) for name in ("T2", "UTE")]
-        + [_panel(main, pictures.made_of(main, colours), "Composition", "each pool's colour by its volume",
-                  f"{title}, {main.plane} slice, coloured by what each voxel is made of", "clear")],
+        "strips": [anatomy, contrasts] if len(anatomy) > 1 else [anatomy + contrasts],
         "profile": _profile(main, colours),
         "pools": wording.pools(pools, colours),
         "maps": maps,
@@ -104,10 +105,11 @@ def _whites(seen: list[View]) -> Iterator[tuple[View, float]]:
 
 
 def _anatomy(title: str, view: View, white: float) -> tuple[np.ndarray, str, str, str, str]:
-    where = f"{view.position:.3g} mm"
-    name, *_ = pictures.WEIGHTINGS["T1"]
+    name, echo_time, repetition_time, _ = pictures.WEIGHTINGS["T1"]
+    note = f"{name}, TE {1e3 * echo_time:g} ms, TR {repetition_time:g} s"
     rgba = pictures.grey(pictures.weighted(view, "T1"), white)
-    return rgba, view.plane.capitalize(), where, f"{title}, {view.plane} slice at {where}, {name}", "film"
+    where = f"{wording.number(view.position)} mm from the middle of the grid"
+    return rgba, view.plane.capitalize(), note, f"{title}, {view.plane} slice {where}, {name}", "film"
 
 
 def _contrast(title: str, view: View, weighting: str) -> tuple[np.ndarray, str, str, str, str]:

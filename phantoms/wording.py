@@ -57,16 +57,25 @@ _MEASURED = {
     "depth": ("mm", 1e3), "length": ("mm", 1e3), "height": ("mm", 1e3), "area": ("mm²", 1e6), "volume": ("cm³", 1e6),
 }
 _BASIC = ("name", "seed", "condition", "field_strength", "voxel_size", "affine", "parameters", "tissue_numbers")
+_SYMBOLS = {"D": "D", "D_star": "D*", "chi": "χ", "ndb": "ndb", "nmidb": "nmidb", "r1": "r1", "r2": "r2", "f": "f"}
 _EXPONENT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _LINK = re.compile(r"doi:\s*(?P<doi>10\.\S+)|PMID:?\s*(?P<pmid>\d+)|(?P<url>https?://\S+)")
 
 
 def words(name: str) -> str:
     """A name of the code as a reader says it."""
+    if name in _SYMBOLS:
+        return _SYMBOLS[name]
     known = {"csf": "CSF", "ute": "UTE", "pdff": "PDFF", "ivim": "IVIM", "mt": "MT", "bvtv": "BV/TV"}
     parts = [known.get(part, part) for part in name.strip("_").split("_")]
     text = " ".join(parts)
     return text[:1].upper() + text[1:]
+
+
+def _inside(name: str) -> str:
+    """A name as it stands within a line: small, where it is no abbreviation."""
+    text = words(name)
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -105,7 +114,7 @@ def facts(phantom: Phantom) -> list[tuple[str, str]]:
     found = [("condition", str(attrs["condition"]))] if attrs["condition"] else []
     found += [("seed", str(attrs["seed"])), ("field", f"{number(phantom.field_strength)} T"),
               ("voxel", f"{size} mm"), ("grid", grid)]
-    return found + [(words(key).lower() if key != "D" else key, _parameter(key, value))
+    return found + [(_inside(key), _parameter(key, value))
                     for key, value in json.loads(attrs["parameters"] or "{}").items()]
 
 
@@ -168,7 +177,7 @@ def numbers(attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
         low, high, value = (record.get(key) for key in ("low", "high", "value"))
         spread = low is not None and high is not None and low != high
         rows.append({
-            "id": f"n{len(rows) + 1}", "tissue": words(tissue), "name": words(name) if len(name) > 3 else name,
+            "id": f"n{len(rows) + 1}", "tissue": words(tissue), "name": words(name),
             "key": record["name"], "raw": value, "value": number(value, 4),
             "range": f"{number(low)} – {number(high)}" if spread else "", "unit": _pretty(str(record["unit"])),
             "field": f"{number(float(record['field']))} T" if record.get("field") else "any field",
@@ -209,6 +218,9 @@ def measured_unit(name: str) -> tuple[str, float]:
 
 
 def _parameter(key: str, value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(each, int | float) for each in value):
+        low, high = _parameter(key, min(value)), _parameter(key, max(value))
+        return f"{len(value)} values, {low} to {high}" if len(value) > 1 else low
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     if key in ("D", "D_star"):
