@@ -52,28 +52,29 @@ class Rack:
     """
 
     def __init__(self, rows: int, columns: int, resolution: float, edges: str = "clean") -> None:
-        (self.row, y), (self.column, x) = (line(count, resolution) for count in (rows, columns))
-        if edges == "clean":
-            self.inside = (np.hypot(y[:, None], x[None, :]) <= DIAMETER / 2).astype(float)
-        else:
-            half = resolution / 2
-            area = sum(sign * _quadrant(x[None, :] + a * half, y[:, None] + b * half, DIAMETER / 2)
-                       for a, b, sign in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1)))
-            self.inside = np.clip(area / resolution**2, 0, 1)  # rounding leaves 1e-16 outside
+        self.rows, self.columns, self.resolution, self.edges = rows, columns, resolution, edges
+        self.y, self.x = (len(line(count, resolution)[0]) for count in (rows, columns))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along z, y, x."""
-        return (1, *self.inside.shape)
+        return 1, self.y, self.x
 
-    def vial(self, row: int | None = None, column: int | None = None) -> np.ndarray:
-        """Volume fraction (z, y, x) of one vial, of a row, of a column, or of all."""
-        at = np.ones(self.inside.shape, dtype=bool)
-        if row is not None:
-            at &= (self.row == row)[:, None]
-        if column is not None:
-            at &= (self.column == column)[None, :]
-        return np.asarray(np.where(at, self.inside, 0.0)[None])
+    def vial(self, row: int, column: int) -> np.ndarray:
+        """Volume fraction (z, y, x) of one vial."""
+        middle = [(at + 0.5 - count / 2) * PITCH for at, count in ((row, self.rows), (column, self.columns))]
+        y, x = ((np.arange(n) - (n - 1) / 2) * self.resolution - at
+                for n, at in zip(self.shape[1:], middle, strict=True))
+        if self.edges == "clean":
+            return (np.hypot(y[:, None], x[None, :]) <= DIAMETER / 2).astype(float)[None]
+        half = self.resolution / 2
+        area = sum(sign * _quadrant(x[None, :] + a * half, y[:, None] + b * half, DIAMETER / 2)
+                   for a, b, sign in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1)))
+        return np.asarray(np.clip(area / self.resolution**2, 0, 1))[None]  # rounding leaves 1e-16 outside
+
+    def blend(self, shares: np.ndarray, row: int) -> np.ndarray:
+        """Volume fraction (z, y, x) of a component that fills a share of each vial of a row."""
+        return np.asarray(sum(share * self.vial(row, column) for column, share in enumerate(shares)))
 
 
 def line(count: int, resolution: float) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +135,7 @@ def _pdff(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str) 
     water, oil = (tissues.value(f"{name}.density") for name in ("water", "oil"))
     share = axes["pdff"]
     total = 1 / (share / oil + (1 - share) / water)  # mol 1H of both in a litre
-    litres = {"oil": (share * total / oil)[rack.column], "water": ((1 - share) * total / water)[rack.column]}
+    litres = {"oil": share * total / oil, "water": (1 - share) * total / water}
     T1, T2 = ({name: tissues.value(f"{tissue}.{time}", field) for name, tissue in (("water", "agar"), ("oil", "oil"))}
               for time in ("T1", "T2"))
     shift, area = tissues.spectrum("fat_marrow")
@@ -144,7 +145,7 @@ def _pdff(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str) 
         if min(reversible.values()) < 0:
             raise InputError(f"{where}: r2star is {rate:g} 1/s, should be at least {1 / min(T2.values()):.3g}, "
                              "the R2 of the emulsion")
-        volume = {name: rack.vial(row=row) * litres[name] for name in litres}
+        volume = {name: rack.blend(part, row) for name, part in litres.items()}
         pools.append(_water(f"water_{rate:g}", volume["water"], T1["water"], T2["water"], R2_prime=reversible["water"]))
         pools.append(Pool(f"oil_{rate:g}", "fat", volume["oil"] * oil, volume["oil"], T1_observed=T1["oil"],
                           T2=T2["oil"], R2_prime=reversible["oil"], chi=tissues.value("fat.chi"),
@@ -158,7 +159,7 @@ def _r2star(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str
     for column, rate in enumerate(axes["r2star"]):
         ions = manganese_for(1 / float(rate), field, where)
         T1, _ = relaxation(field, manganese=ions)
-        pools.append(_water(f"manganese_{rate:g}", rack.vial(column=column), T1, 1 / float(rate),
+        pools.append(_water(f"manganese_{rate:g}", rack.vial(0, column), T1, 1 / float(rate),
                             chi=susceptibility(manganese=ions)))
     return pools
 
@@ -188,13 +189,13 @@ def _ute(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str) -
 
 def _phosphorus(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str) -> list[Pool]:
     """Phosphate in D2O, which has no 1H: 31P alone, of stated T2*; T1 that of phosphate without a relaxation agent."""
-    moles = axes["phosphorus"][rack.column]
+    moles = axes["phosphorus"]
     T1 = tissues.value("phosphate.T1", field)
     for T2 in axes["T2star"]:
         if T2 > tissues.value("phosphate.T2", field):
             raise InputError(f"{where}: T2* is {T2:g} s, longer than that of phosphate in water, "
                              f"{tissues.value('phosphate.T2', field):g} s")
-    return [Pool(f"phosphate_{T2 * 1e3:g}", "phosphorus", rack.vial(row=row) * moles, rack.vial(row=row),
+    return [Pool(f"phosphate_{T2 * 1e3:g}", "phosphorus", rack.blend(moles, row), rack.blend(np.ones(len(moles)), row),
                  T1_observed=T1, T2=float(T2), chi=tissues.value("water.chi"), D=0.0, shift=np.zeros(1))
             for row, T2 in enumerate(axes["T2star"])]
 
@@ -210,7 +211,7 @@ def _mt(rack: Rack, axes: Mapping[str, np.ndarray], field: float, where: str) ->
     rate_out = tissues.value("agar.exchange")  # macromolecule to water
     T1_macromolecule = tissues.value("agar.T1_macromolecule")
     for column, agar in enumerate(axes["agar"]):
-        volume, per_cent = rack.vial(column=column), 100 * float(agar)
+        volume, per_cent = rack.vial(0, column), 100 * float(agar)
         T1, T2 = relaxation(field, agar=float(agar))
         water, gel = f"water_agar_{per_cent:g}", f"macromolecule_agar_{per_cent:g}"
         if agar == 0:
