@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .phantom import Phantom
 from .pictures import View
 
 TEMPLATES = Path(__file__).parent / "templates"
+_SMALL_PART = 0.4  # of a slice: less is shown enlarged
 _STOPS = 9  # of a colour bar: a perceptual scale is smooth
 
 
@@ -69,7 +71,7 @@ def _content(phantom: Phantom, seen: list[View]) -> dict[str, Any]:
     colours = pictures.pool_colours(pools)
     numbers = wording.numbers(attrs)
     maps, uniform = _truth(main)
-    title = wording.words(phantom.name)
+    title = wording.title(phantom.name)
     anatomy = [_panel(view, *_anatomy(title, view, white)) for view, white in _whites(seen)]
     contrasts = [_panel(main, *_contrast(title, main, name)) for name in ("T2", "UTE")]
     contrasts.append(_panel(main, pictures.made_of(main, colours), "Composition", "each pool's colour by its volume",
@@ -106,7 +108,7 @@ def _whites(seen: list[View]) -> Iterator[tuple[View, float]]:
 
 def _anatomy(title: str, view: View, white: float) -> tuple[np.ndarray, str, str, str, str]:
     name, echo_time, repetition_time, _ = pictures.WEIGHTINGS["T1"]
-    note = f"{name}, TE {1e3 * echo_time:g} ms, TR {repetition_time:g} s"
+    note = f"{name} (TE {1e3 * echo_time:g} ms, TR {repetition_time:g} s)"
     rgba = pictures.grey(pictures.weighted(view, "T1"), white)
     where = f"{wording.number(view.position)} mm from the middle of the grid"
     return rgba, view.plane.capitalize(), note, f"{title}, {view.plane} slice {where}, {name}", "film"
@@ -124,8 +126,8 @@ def _panel(view: View, rgba: np.ndarray, title: str, note: str, alt: str, kind: 
     """One image with its scale bar and directions, in millimetres as an SVG draws it."""
     length, label = pictures.scale_bar(view.width)
     # few voxels are shown as the squares they are; many would only flicker
-    return {"image": pictures.inline(rgba), "width": view.width, "height": view.height, "title": title, "note": note,
-            "alt": alt, "kind": kind, "up": view.up, "left": view.left, "bar": length, "bar_label": label,
+    return {"rgba": rgba, "image": pictures.inline(rgba), "width": view.width, "height": view.height, "title": title,
+            "note": note, "alt": alt, "kind": kind, "up": view.up, "left": view.left, "bar": length, "bar_label": label,
             "crisp": max(rgba.shape[:2]) <= 160}
 
 
@@ -144,12 +146,26 @@ def _truth(view: View) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
             continue
         low, high = _limits(finite)
         alt = f"map of {shown.label}, {view.plane} slice, {low:g} to {high:g} {shown.unit}".rstrip()
-        panel = _panel(view, pictures.coloured(scaled, low, high, shown.colours), shown.label, shown.meaning, alt,
-                       "clear")
+        part, detail = _detail(view, scaled)
+        rgba = pictures.coloured(detail, low, high, shown.colours)
+        note = f"{shown.meaning} (detail)" if part is not view else shown.meaning
         ticks = [wording.number(value) for value in (low, (low + high) / 2, high)]
-        maps.append(panel | {"unit": shown.unit, "ticks": ticks, "gradient": _gradient(shown.colours),
-                             "median": wording.number(float(np.median(finite)))})
+        maps.append(_panel(part, rgba, shown.label, note, alt, "clear") | {
+            "unit": shown.unit, "ticks": ticks, "gradient": _gradient(shown.colours),
+            "colours": shown.colours, "median": wording.number(float(np.median(finite)))})
     return maps, uniform
+
+
+def _detail(view: View, values: np.ndarray) -> tuple[View, np.ndarray]:
+    """The part of a map that has a meaning, where that is a small part of the slice; else all of it."""
+    rows, columns = (np.flatnonzero(np.isfinite(values).any(axis=axis)) for axis in (1, 0))
+    margin = 1 + max(np.ptp(rows), np.ptp(columns)) // 20
+    top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
+    part = values[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1]
+    if part.size > _SMALL_PART * values.size:
+        return view, values
+    height, width = (view.height * part.shape[0] / values.shape[0], view.width * part.shape[1] / values.shape[1])
+    return replace(view, width=width, height=height), part
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
@@ -215,45 +231,31 @@ def poster(phantom: Phantom, path: str | os.PathLike[str], seen: list[View] | No
     seen = seen or pictures.views(phantom)
     main = seen[0]
     colours = pictures.pool_colours(phantom.pools)
-    title = wording.words(phantom.name)
-    top = [_panel(view, *_anatomy(title, view, white)) | {"rgba": _anatomy(title, view, white)[0]}
-           for view, white in _whites(seen)]
-    for name in ("T2", "UTE"):
-        contrast = _contrast(title, main, name)
-        top.append(_panel(main, *contrast) | {"rgba": contrast[0]})
-    mixed = pictures.made_of(main, colours)
-    top.append(_panel(main, mixed, "Composition", "", "", "clear") | {"rgba": mixed})
-    maps = list(_coloured_maps(main))
+    title = wording.title(phantom.name)
+    top = [_panel(view, *_anatomy(title, view, white)) for view, white in _whites(seen)]
+    for panel in top:
+        panel["title"] += f", {pictures.WEIGHTINGS['T1'][0]}"
+    top += [_panel(main, *_contrast(title, main, name)) for name in ("T2", "UTE")]
+    top.append(_panel(main, pictures.made_of(main, colours), "Composition", "", "", "clear"))
+    maps, _ = _truth(main)
 
     across = 6
     rows = [top[i : i + across] for i in range(0, len(top), across)]
     rows += [maps[i : i + across] for i in range(0, len(maps), across)]
     tallest = [max(panel["height"] / panel["width"] for panel in row) for row in rows]
-    heights = [min(2.6, 2.1 * tall) + 0.6 for tall in tallest]
+    heights = [min(2.6, 2.1 * tall) + 0.75 for tall in tallest]
     figure = Figure(figsize=(2.3 * across, sum(heights) + 0.7), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.012, 1 - 0.28 / figure.get_figheight(), title, fontsize=16, color="#1c2126", va="center")
     said = "  ·  ".join(f"{name} {value}" for name, value in wording.facts(phantom))
     figure.text(0.012, 1 - 0.55 / figure.get_figheight(), said, fontsize=8.5, color="#69727c", va="center")
-    grid = figure.add_gridspec(len(rows), across, height_ratios=heights, left=0.012, right=0.988, bottom=0.01,
-                               top=1 - 0.75 / figure.get_figheight(), hspace=0.12, wspace=0.1)
+    inch = 1 / figure.get_figheight()
+    grid = figure.add_gridspec(len(rows), across, height_ratios=heights, left=0.012, right=0.988, bottom=0.35 * inch,
+                               top=1 - 0.75 * inch, hspace=0.16, wspace=0.1)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             _draw(figure.add_subplot(grid[i, j]), panel)
     figure.savefig(path, dpi=150, facecolor="white", format="png")
-
-
-def _coloured_maps(view: View) -> Iterator[dict[str, Any]]:
-    for name, values in view.truth.data_vars.items():
-        shown = wording.quantity(str(name), values.attrs)
-        scaled = values.values * shown.scale
-        finite = scaled[np.isfinite(scaled)]
-        if finite.size and np.ptp(finite) > 1e-6 * np.abs(finite).max():
-            low, high = _limits(finite)
-            rgba = pictures.coloured(scaled, low, high, shown.colours)
-            unit = f" ({shown.unit})" if shown.unit else ""
-            yield _panel(view, rgba, shown.label + unit, "", "", "clear") | {
-                "rgba": rgba, "limits": (low, high), "colours": shown.colours}
 
 
 def _draw(axes: Any, panel: Mapping[str, Any]) -> None:
@@ -262,18 +264,20 @@ def _draw(axes: Any, panel: Mapping[str, Any]) -> None:
     film = panel["kind"] == "film"
     axes.imshow(panel["rgba"], extent=(0, width, height, 0), interpolation="nearest" if panel["crisp"] else "auto")
     axes.set_axis_off()
-    axes.set_title(panel["title"], fontsize=8.5, color="#1c2126", loc="left", pad=3)
-    ink = "white" if film else "#1c2126"
-    axes.plot([0.04 * width, 0.04 * width + panel["bar"]], [0.95 * height] * 2, color=ink, lw=1.4)
-    axes.text(0.04 * width, 0.93 * height, panel["bar_label"], fontsize=6, color=ink, va="bottom")
+    unit = f" ({panel['unit']})" if panel.get("unit") else ""
+    axes.set_title(panel["title"] + unit, fontsize=8.5, color="#1c2126", loc="left", pad=3)
+    below = height + 0.035 * max(width, height)
+    axes.plot([0, panel["bar"]], [below, below], color="#1c2126", lw=1.2, clip_on=False)
+    axes.text(panel["bar"] + 0.03 * width, below, panel["bar_label"], fontsize=6.5, color="#69727c", va="center")
+    axes.set(xlim=(0, width), ylim=(height, 0))
     if film:
-        axes.text(0.5 * width, 0.02 * height, panel["up"], fontsize=6.5, color=ink, ha="center", va="top")
-        axes.text(0.02 * width, 0.5 * height, panel["left"], fontsize=6.5, color=ink, va="center")
-    if "limits" in panel:
-        low, high = panel["limits"]
-        strip = axes.inset_axes((0.0, -0.1, 1.0, 0.035))
+        edge = {"fontsize": 6.5, "color": "white"}
+        axes.text(0.5 * width, 0.02 * height, panel["up"], ha="center", va="top", **edge)
+        axes.text(0.02 * width, 0.5 * height, panel["left"], va="center", **edge)
+    if "ticks" in panel:
+        strip = axes.inset_axes((0.0, -0.07 - 0.09 / max(1.0, height / width), 1.0, 0.03))
         strip.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=panel["colours"])
         strip.set_axis_off()
-        for place, value, side in ((0.0, low, "left"), (1.0, high, "right")):
-            strip.text(place, -0.5, wording.number(value), transform=strip.transAxes, fontsize=6.5, ha=side, va="top",
+        for place, side, text in zip((0.0, 0.5, 1.0), ("left", "center", "right"), panel["ticks"], strict=True):
+            strip.text(place, -0.5, text, transform=strip.transAxes, fontsize=6.5, ha=side, va="top",
                        color="#69727c")

@@ -37,12 +37,14 @@ _LABELS = {
     "S0": "Visible ¹H density", "f": "Perfusion fraction", "D": "D", "D_star": "D*", "pdff": "PDFF", "bvtv": "BV/TV",
     "porosity": "Porosity", "bound_water": "Bound water", "pore_water": "Pore water", "total_water": "Total water",
     "bound_fraction": "Bound water fraction", "T2star_bound": "T2* of bound water", "T2star_pore": "T2* of pore water",
+    "T2star_pore_log_mean": "T2* of pore water, log mean", "T2star_pore_log_width": "T2* of pore water, log width",
     "mmf": "Macromolecular fraction", "r2star": "R2*", "r2star_water": "R2* of water", "r2star_fat": "R2* of fat",
     "ndb": "Double bonds", "nmidb": "Methylene-interrupted double bonds", "unsaturation_index": "Unsaturation index",
     "f_sfa": "Saturated fatty acids", "f_mufa": "Monounsaturated fatty acids", "f_pufa": "Polyunsaturated fatty acids",
     "phosphorus_density": "Phosphorus", "mineral_density": "Mineral density", "T1": "T1", "T2": "T2",
 }
-_PLAIN = ("ndb", "nmidb", "unsaturation_index", "chain_length", "degree_of_anisotropy", "kurtosis")  # no per cent
+_PLAIN = ("ndb", "nmidb", "unsaturation_index", "chain_length", "degree_of_anisotropy", "kurtosis",
+          "T2star_pore_log_width")  # no per cent
 _UNITS = {
     "1": ("%", 1e2, _FRACTION), "s": ("ms", 1e3, _TIME), "mm2/s": ("10⁻³ mm²/s", 1e3, _MOTION),
     "1/s": ("s⁻¹", 1.0, "inferno"), "mol 1H/L": ("mol ¹H/L", 1.0, _AMOUNT), "mol 31P/L": ("mol ³¹P/L", 1.0, _AMOUNT),
@@ -58,6 +60,8 @@ _MEASURED = {
 }
 _BASIC = ("name", "seed", "condition", "field_strength", "voxel_size", "affine", "parameters", "tissue_numbers")
 _SYMBOLS = {"D": "D", "D_star": "D*", "chi": "χ", "ndb": "ndb", "nmidb": "nmidb", "r1": "r1", "r2": "r2", "f": "f"}
+_TITLES = {"cortical": "Tibial shaft", "trabecular": "Trabecular bone", "vertebra": "Vertebral body",
+           "spine": "Lumbar spine", "femur": "Proximal femur", "vials": "Calibration vials", "marrow_block": "Marrow"}
 _EXPONENT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _LINK = re.compile(r"doi:\s*(?P<doi>10\.\S+)|PMID:?\s*(?P<pmid>\d+)|(?P<url>https?://\S+)")
 
@@ -67,7 +71,8 @@ def words(name: str) -> str:
     if name in _SYMBOLS:
         return _SYMBOLS[name]
     known = {"csf": "CSF", "ute": "UTE", "pdff": "PDFF", "ivim": "IVIM", "mt": "MT", "bvtv": "BV/TV"}
-    parts = [known.get(part, part) for part in name.strip("_").split("_")]
+    parts = [known.get(part, part.replace("star", "*") if part[:2] in ("T2", "r2", "R2") else part)
+             for part in name.strip("_").split("_")]
     text = " ".join(parts)
     return text[:1].upper() + text[1:]
 
@@ -76,6 +81,11 @@ def _inside(name: str) -> str:
     """A name as it stands within a line: small, where it is no abbreviation."""
     text = words(name)
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def title(name: str) -> str:
+    """What a phantom shows, by its name."""
+    return _TITLES.get(name, words(name))
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -221,7 +231,9 @@ def _parameter(key: str, value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(each, int | float) for each in value):
         low, high = _parameter(key, min(value)), _parameter(key, max(value))
         return f"{len(value)} values, {low} to {high}" if len(value) > 1 else low
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
         return str(value)
     if key in ("D", "D_star"):
         return f"{number(1e3 * value)}·10⁻³ mm²/s"
