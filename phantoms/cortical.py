@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..simulator import tissues
-from . import haversian, inputs, leg, recipes
+from . import haversian, inputs, leg, recipes, transfer
 from .phantom import MOST_VOXELS, Phantom, sourced
 from .pools import Pool
 
@@ -37,7 +37,8 @@ def cortical(
     slices: int = 4,
     canals: bool = False,
     vials: bool = True,
-    susceptibility_applied: bool = False,
+    susceptibility_applied: bool | None = None,
+    exchange: bool = False,
 ) -> Phantom:
     """A cross-section of the lower leg at mid-shaft, the same in every slice.
 
@@ -66,7 +67,10 @@ def cortical(
     vials : bool
         Four reference vials before the shin: 10 to 40 % H2O in D2O, with MnCl2 to the T2 of bound water.
     susceptibility_applied : bool
-        True where the susceptibility field is applied to the pools: R2' of pore water is then zero.
+        True where the susceptibility field is applied to the pools: R2' of pore water is then zero. Default: with
+        `canals`, where the structure that makes the field is there.
+    exchange : bool
+        True: bound water and collagen exchange, and have intrinsic T1 (see :mod:`bonemri.phantoms.transfer`).
 
     Returns
     -------
@@ -87,18 +91,20 @@ def cortical(
     fat = tissues.value("tibia.pdff") if pdff is None else inputs.number(where, "pdff", pdff, 0.0, 1.0)
     if resolution is None:
         resolution = 40e-6 if canals else 1e-3
+    if susceptibility_applied is None:
+        susceptibility_applied = canals
 
     shape_seed, *bone_seeds = np.random.SeedSequence(seed).spawn(3)
     body = leg.draw(np.random.default_rng(shape_seed), field, condition, thickness)
     resolution = inputs.resolution(where, resolution, body.tibia.thickness())
-    drawn = [haversian.draw(where, np.random.default_rng(each), shaft.area(), wanted["canals"], shaft.candidates,
-                            wanted["density"], wanted["spread"], wanted["gradient"])
-             for each, shaft in zip(bone_seeds, (body.tibia, body.fibula), strict=True)]
-    of_tibia = drawn[0]
     racks = {} if canals or not vials else _vials(body)
     middle, half = _frame(body, canals, bool(racks))
     shape = tuple(2 * math.ceil(side / resolution) for side in half)
     inputs.shape(where, (slices, *shape), MOST_VOXELS)
+    drawn = [haversian.draw(where, np.random.default_rng(each), shaft.area(), wanted["canals"], shaft.candidates,
+                            wanted["density"], wanted["spread"], wanted["gradient"])
+             for each, shaft in zip(bone_seeds, (body.tibia, body.fibula), strict=True)]
+    of_tibia = drawn[0]
     regions, tubes = _regions(body, racks, shape, resolution, middle)
     if canals:
         regions = {"cortex": regions["tibia"], "tibia": regions["tibia"],
@@ -121,11 +127,15 @@ def cortical(
         pools += recipes.vein(extruded(regions["vein"]), field=field)
     for name, tube in tubes.items():
         pools += _reference(extruded(tube), name, field)
+    fitted: dict[str, float] = {}
+    if exchange:
+        pools, fitted = transfer.exchanging(pools, "cortical_bound_water", "cortical_collagen", field)
     parameters: dict[str, Any] = {
         "porosity": porosity, "canal_diameter": canal_diameter, "thickness": thickness, "pdff": pdff, "slices": slices,
-        "canals": canals, "vials": vials, "susceptibility_applied": susceptibility_applied}
+        "canals": canals, "vials": vials, "susceptibility_applied": susceptibility_applied,
+        "exchange": exchange}
     measured = {"porosity": met, "cortical_thickness": body.tibia.thickness(), "cortical_area": body.tibia.area(),
-                **haversian.statistics(of_tibia, body.tibia.area())}
+                **haversian.statistics(of_tibia, body.tibia.area()), **fitted}
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, condition=condition,
                          parameters=parameters, measured=measured)
 

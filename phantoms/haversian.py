@@ -28,7 +28,7 @@ from .phantom import MOST_VOXELS, Phantom, sourced
 MOST_POROSITY = 0.3  # above, canals have merged into the marrow space and are no canals
 _WALL = 20e-6  # m of bone at least between a canal and the surface
 _CLEARANCE = 1.12  # of the sum of two radii, at least, between two axes; room for the last scaling to size
-_BATCH, _PATIENCE = 6, 400
+_BATCH, _PATIENCE = 4, 500
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,15 @@ def draw(
     equivalent = math.sqrt(4 * porosity * area / (math.pi * count))
     size = pores.median_diameter(equivalent, spread) / 2 * np.exp(spread * score)
     found = np.zeros((3, count))
+    supply = np.zeros((4, 0))
     for i in range(count):
         for _ in range(_PATIENCE):
-            x, y, depth, room = candidates(rng, _BATCH)
+            if supply.shape[1] < _BATCH:
+                supply = np.stack(candidates(rng, _BATCH * (count + 100)))
+            (x, y, depth, room), supply = supply[:, :_BATCH], supply[:, _BATCH:]
             radius = size[i] * np.sqrt((1 + (gradient - 1) * depth) / ((1 + gradient) / 2))
-            near = np.hypot(x[:, None] - found[0, :i], y[:, None] - found[1, :i]) \
-                < _CLEARANCE * (radius[:, None] + found[2, :i])
+            apart = (x[:, None] - found[0, :i]) ** 2 + (y[:, None] - found[1, :i]) ** 2
+            near = apart < (_CLEARANCE * (radius[:, None] + found[2, :i])) ** 2
             free = np.flatnonzero((room > radius * _CLEARANCE + _WALL) & ~near.any(axis=1))
             if free.size:
                 found[:, i] = x[free[0]], y[free[0]], radius[free[0]]

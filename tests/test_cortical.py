@@ -14,6 +14,7 @@ from bonemri.phantoms import pores
 from bonemri.phantoms.cortical import cortical
 from bonemri.phantoms.haversian import MOST_POROSITY, Canals, haversian, plan
 from bonemri.phantoms.leg import draw as draw_leg
+from bonemri.phantoms.transfer import apparent, recovery
 from bonemri.simulator import tissues
 
 ROUNDING = 1e-12
@@ -315,6 +316,43 @@ def test_reference_vials_hold_what_they_are_called(shin):
         assert full.any()
         np.testing.assert_allclose(vial["density"].values[full], percent / 100 * tissues.value("water.density"))
         assert float(vial["T2"]) == tissues.value("bound_water.T2")
+
+
+# ---- exchange --------------------------------------------------------------------------------------------------
+
+
+def test_exchange_is_in_detailed_balance_and_reproduces_the_observed_T1():
+    from scipy.integrate import solve_ivp
+
+    bone = cortical(resolution=3e-3, slices=1, exchange=True)
+    names = ["cortical_bound_water", "cortical_collagen"]
+    rates = bone.pools["exchange"].sel(pool=names, pool_to=names).values
+    held = bone.pools["density"].sel(pool=names).values
+    np.testing.assert_allclose(rates[0, 1] * held[0], rates[1, 0] * held[1], rtol=ROUNDING, atol=1e-12)
+    R1 = 1 / bone.pools["T1_intrinsic"].sel(pool=names).values
+    observed = tissues.value("bound_water.T1")
+    times = np.linspace(0, 5 * observed, 200)
+
+    def flow(_, m):  # the magnetisations themselves, per litre of matrix: another form than the tested one
+        m0 = np.array([1.0, rates[0, 1] / rates[1, 0]])
+        return R1 * (m0 - m) + np.array([rates[1, 0] * m[1] - rates[0, 1] * m[0],
+                                         rates[0, 1] * m[0] - rates[1, 0] * m[1]])
+
+    witness = solve_ivp(flow, (0, times[-1]), np.zeros(2), t_eval=times, rtol=1e-9, atol=1e-12).y[0]
+    np.testing.assert_allclose(recovery(times, R1[0], R1[1], rates[0, 1], rates[1, 0]), witness, atol=1e-7)
+    T1, residual = apparent(times, witness)
+    assert T1 == pytest.approx(observed, rel=1e-5)
+    assert residual == pytest.approx(bone.pools.attrs["T1_fit_residual"], rel=1e-3)
+
+
+def test_without_exchange_a_pool_has_no_intrinsic_T1(shin):
+    assert "T1_intrinsic" not in shin.pools
+    assert (shin.pools["exchange"] == 0).all()
+
+
+def test_one_exponential_is_found_exactly():
+    times = np.linspace(0, 1, 50)
+    assert apparent(times, recovery(times, 5.0, 1.0, 0.0, 0.0)) == pytest.approx((0.2, 0.0), abs=1e-7)
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------
