@@ -55,6 +55,19 @@ def resolution(where: str, value: Any, smallest_side: float) -> float:
     return found
 
 
+def field(where: str, value: Any, low: float = 1.5, high: float = 7.0) -> float:
+    """`value` (T) as a field within the measured ones, for things whose own numbers do not name their field."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise InputError(f"field is {value!r}, should be a field strength in tesla, such as 3.0")
+    if not low <= found <= high:
+        raise InputError(f"{where}: relaxation is not known at field {found:g} T (known: {low:g} to {high:g} T)")
+    return found
+
+
 def shape(where: str, found: tuple[int, ...], most: int) -> tuple[int, ...]:
     """A grid of at most `most` voxels."""
     count = math.prod(found)

@@ -144,7 +144,7 @@ def tendon(
     doi:10.1002/mrm.1910320508 (angular dependence); Edama 2015, doi:10.1111/sms.12342 (twist).
     """
     where = "tendon"
-    seed = inputs.seed(where, seed)
+    seed, field = inputs.seed(where, seed), inputs.field(where, field)
     angle = inputs.number(where, "angle", angle, 0.0, 180.0, "degrees")
     azimuth = inputs.number(where, "azimuth", azimuth, -360.0, 360.0, "degrees")
     crimp = inputs.number(where, "crimp", crimp, 0.0, 60.0, "degrees")
@@ -167,7 +167,8 @@ def tendon(
 
     rates = 1 / value["T2_isotropic"] + value["anisotropy"] * nodes
     total = volume.sum(axis=0)
-    water = tissues.value("tendon.density", field)
+    # The tissue number counts bound water: with the share that is free there, the water of the whole.
+    water = tissues.value("tendon.density", field) / (1 - tissues.value("tendon.free_fraction", field))
     pools = _pools(volume, rates, water, value["free_fraction"], field)
     bound = volume.sum(axis=(1, 2, 3))
     measured = {"fibre_angle": mean, "fibre_angle_sd": spread,

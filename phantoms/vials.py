@@ -125,6 +125,7 @@ def vials(
     if kind == "ivim":
         return _ivim({**_IVIM, **given}, resolution, field, seed)
 
+    field = inputs.field(where, field)
     axes = {}
     for name, axis in SETS[kind].axes.items():
         values = inputs.numbers(where, name, given.get(name, axis.values), axis.low, axis.high, axis.unit)
