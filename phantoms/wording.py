@@ -155,7 +155,7 @@ def _accepted(name: str) -> dict[str, Any]:
 
 def pools(dataset: xr.Dataset, colours: Mapping[str, str]) -> list[dict[str, str]]:
     """The table of pools: what a litre of each holds, and how it relaxes."""
-    rows = []
+    rows: list[dict[str, str]] = []
     for row, name in enumerate(dataset["pool"].values):
         density, volume = dataset["density"].values[row], dataset["volume_fraction"].values[row]
         total = float(volume.sum())
@@ -181,7 +181,7 @@ def pools(dataset: xr.Dataset, colours: Mapping[str, str]) -> list[dict[str, str
 
 def numbers(attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tissue numbers that went into a phantom, each with its range and the links of its source."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for record in json.loads(attrs.get("tissue_numbers") or "[]"):
         tissue, _, name = str(record["name"]).partition(".")
         low, high, value = (record.get(key) for key in ("low", "high", "value"))
