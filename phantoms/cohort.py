@@ -215,6 +215,7 @@ def correlation_matrix(changes: Mapping[tuple[str, str], float] | None = None) -
                         queue.append(b)
         for name, value in reached.items():
             matrix[names.index(start), names.index(name)] = value
+    matrix = (matrix + matrix.T) / 2  # products in two orders differ by a rounding
     for (one, other), value in asked.items():
         a, b = names.index(one), names.index(other)
         matrix[a, b] = matrix[b, a] = value
