@@ -106,7 +106,8 @@ def _write_spins(
     pools, field = phantom.pools, phantom.field_strength
     stem = phantom.name if nucleus == "1H" else f"{phantom.name}-{nucleus}"
     whole = _density_of_one()
-    volumes: list[np.ndarray] = []
+    count = int((pools["peak_area"].values[rows] > 0).sum())
+    volumes = np.empty((count, *pools["density"].shape[1:]), np.float32)  # filled in place: there may be dozens
     maps: dict[str, list[np.ndarray]] = {}
     entries: dict[str, dict[str, Any]] = {}
     described: dict[str, dict[str, Any]] = {}
@@ -131,9 +132,9 @@ def _write_spins(
         present = np.flatnonzero(areas > 0)
         for number, peak in enumerate(present, start=1):
             tissue = name if len(present) == 1 else f"{name}_peak{number}"
-            volumes.append((density * (areas[peak] / whole)).astype(np.float32))
+            np.multiply(density, areas[peak] / whole, out=volumes[len(entries)], casting="same_kind")
             offset = float((shifts[peak] - reference_shift) * gyro * field)
-            entry = {"density": f"{stem}.nii.gz[{len(volumes) - 1}]", **relaxation}
+            entry: dict[str, Any] = {"density": f"{stem}.nii.gz[{len(entries)}]", **relaxation}
             if shared is not None:
                 entry["dB0"] = {"file": shared, "func": f"x {'-' if offset < 0 else '+'} {abs(offset):.6f}"}
             elif offset:
@@ -141,7 +142,7 @@ def _write_spins(
             entries[tissue] = entry
             described[tissue] = {"pool": name, "kind": kind, "nucleus": nucleus, "peak_shift_ppm": float(shifts[peak]),
                                  "peak_area": float(areas[peak]), "file": f"{stem}.json"}
-    _save(np.stack(volumes), phantom, place / f"{stem}.nii.gz")
+    _save(volumes, phantom, place / f"{stem}.nii.gz")
     for key, stack in maps.items():
         _save(np.stack(stack), phantom, place / f"{stem}_{key}.nii.gz")
     _dump({"$schema": SCHEMA, "file_type": FILE_TYPE, "units": UNITS, "system": {"gyro": gyro, "B0": field},

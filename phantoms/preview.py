@@ -193,15 +193,15 @@ def _profile(view: View, colours: Mapping[str, str]) -> dict[str, Any]:
     volume = view.pools["volume_fraction"].values
     row = _fullest_row(volume)
     line = volume[:, row, :]
-    places = (np.arange(line.shape[1]) + 0.5) / line.shape[1]
-    areas, below = [], np.zeros(line.shape[1])
-    for name, share in zip(view.pools["pool"].values, line, strict=True):
+    # a voxel is one value over its whole width: the outline goes in steps
+    places = np.repeat(np.arange(line.shape[1] + 1), 2)[1:-1] / line.shape[1]
+    areas, below = [], np.zeros(2 * line.shape[1])
+    for name, share in zip(view.pools["pool"].values, np.repeat(line, 2, axis=1), strict=True):
         above = below + share
         if share.max() > 1e-4:
-            edge = [f"{1e3 * x:.1f},{300 * (1 - y):.2f}" for x, y in zip(places, above, strict=True)]
-            back = [f"{1e3 * x:.1f},{300 * (1 - y):.2f}" for x, y in zip(places[::-1], below[::-1], strict=True)]
+            outline = [*zip(places, above, strict=True), *zip(places[::-1], below[::-1], strict=True)]
             areas.append({"name": wording.words(str(name)), "colour": colours[str(name)],
-                          "points": " ".join(edge + back)})
+                          "points": " ".join(f"{1e3 * x:.1f},{300 * (1 - y):.2f}" for x, y in outline)})
         below = above
     step, _ = pictures.scale_bar(view.width * 1.6)
     ticks = [{"x": 1e3 * place / view.width, "label": f"{place:g}"}
