@@ -15,6 +15,7 @@ import numpy as np
 from ..simulator import tissues
 
 _MM = 1e-3
+_MEDIAL = math.radians(156)  # where the flat face of the tibia looks that one feels under the skin
 _ANGLES = np.arange(720) / 720 * 2 * np.pi
 # Sites of the muscles (mm in a leg of 52 mm mean radius), and the room each takes (mm): a power diagram.
 _MUSCLES = {
@@ -93,6 +94,7 @@ class Leg:
     fascia: Contour
     tibia: Shaft
     fibula: Shaft
+    face: float  # m: how far out, along its normal, the medial face of the tibia lies; before it there is no muscle
     scale: float  # of a leg of 52 mm
     waves: np.ndarray  # (wave, 4): what bends the septa
 
@@ -118,7 +120,9 @@ class Leg:
             bones.append((outer, np.minimum(filled(shaft.inner.distance(x, y)), outer)))
         outer = bones[0][0] + bones[1][0]  # the two bones stand apart
         leg = np.maximum(filled(self.skin.distance(x, y)), outer)
-        inside = np.maximum(np.minimum(filled(self.fascia.distance(x, y)), leg), outer)
+        before = self.face - x * math.cos(_MEDIAL) - y * math.sin(_MEDIAL)
+        inside = np.minimum(filled(self.fascia.distance(x, y)), filled(before))
+        inside = np.maximum(np.minimum(inside, leg), outer)
         lumen, sheath = np.zeros_like(inside), np.zeros_like(inside)
         for vx, vy, radius in self._vessels():
             off = np.hypot(x - vx, y - vy)
@@ -185,13 +189,15 @@ def draw(rng: np.random.Generator, field: float, condition: str, thickness: floa
     reach = float((outline * np.cos(_ANGLES - facing)).max())
     middle = under - reach - 0.3 * unit
     tibia = _shaft(middle * math.cos(facing), middle * math.sin(facing), outline, thickness)
+    rim = (tibia.outer.x + outline * np.cos(_ANGLES), tibia.outer.y + outline * np.sin(_ANGLES))
+    face = float((rim[0] * math.cos(_MEDIAL) + rim[1] * math.sin(_MEDIAL)).max()) - 0.8 * unit
     thin = 0.55 * width / 2 * (1 + 0.10 * np.cos(2 * (_ANGLES - 2.2)) + 0.06 * np.cos(3 * (_ANGLES - 0.6))
                                + _ripple(rng, 0.015))
     fibula = _shaft(26.0 * unit, 1.0 * unit, thin, min(0.62 * thickness, 0.6 * thin.min()))
     angle = rng.uniform(0, 2 * np.pi, size=(3, 6))
     wave = 2 * np.pi / (rng.uniform(16, 34, size=6) * unit)
     waves = np.stack([wave * np.cos(angle[0]), wave * np.sin(angle[0]), angle[1], angle[2]], axis=1)
-    return Leg(skin, fascia, tibia, fibula, scale, waves)
+    return Leg(skin, fascia, tibia, fibula, face, scale, waves)
 
 
 def _bump(degrees: float, wide: float) -> np.ndarray:
@@ -209,7 +215,8 @@ def _ripple(rng: np.random.Generator, size: float) -> np.ndarray:
 
 def _triangle(width: float, depth: float, rng: np.random.Generator) -> np.ndarray:
     """A rounded triangle with its crest forward: radius at each angle, of the width (x) and depth (y) given."""
-    faces = ((272.0, 1.0), (18.0, 1.06), (150.0, 0.96))  # posterior, lateral, medial: normal (deg), distance
+    # Posterior, lateral and medial face: normal (deg), distance.
+    faces = ((272.0, 1.0), (18.0, 1.06), (150.0, 0.96))
     radius = np.zeros_like(_ANGLES)
     for normal, away in faces:
         radius += np.maximum(np.cos(_ANGLES - math.radians(normal)) / away, 0.0) ** 3.4
