@@ -28,6 +28,7 @@ _FULL_SIZE = 52.0  # mm
 # Vessels: (x, y, radius) in the same leg: anterior tibial, posterior tibial, peroneal bundle, great saphenous vein.
 _VESSELS = ((10.5, 14.5, 1.5), (-7.0, -5.5, 1.9), (11.0, -2.5, 1.5))
 _SHEATH = 1.6  # fat around a vessel bundle, in radii
+_BEND = 12 * _MM
 _SEPTUM = 0.65 * _MM  # thickness of fat between muscles
 
 
@@ -121,8 +122,10 @@ class Leg:
         outer = bones[0][0] + bones[1][0]  # the two bones stand apart
         leg = np.maximum(filled(self.skin.distance(x, y)), outer)
         before = self.face - x * math.cos(_MEDIAL) - y * math.sin(_MEDIAL)
-        inside = np.minimum(filled(self.fascia.distance(x, y)), filled(before))
-        inside = np.maximum(np.minimum(inside, leg), outer)
+        within = self.fascia.distance(x, y)
+        bend = np.maximum(_BEND * self.scale - np.abs(within - before), 0.0)  # round where fascia and face meet
+        within = np.minimum(within, before) - bend**2 / (4 * _BEND * self.scale)
+        inside = np.maximum(np.minimum(filled(within), leg), outer)
         lumen, sheath = np.zeros_like(inside), np.zeros_like(inside)
         for vx, vy, radius in self._vessels():
             off = np.hypot(x - vx, y - vy)
