@@ -148,8 +148,8 @@ def cohort(
                         ("osteoporotic", t_score <= OSTEOPOROSIS), ("fractured", broken)):
         condition[(years_old >= WHO_AGE) & holds] = name
     for name, path in (("pdff", "marrow.pdff"), ("D", "marrow_water.D")):
-        mean, sd = _spread(path, field, "fractured")
-        acute = _quantile(TRAITS[name].family, correlated[name], np.full(n, mean), np.full(n, sd))
+        middle, width = _spread(path, field, "fractured")
+        acute = _quantile(TRAITS[name].family, correlated[name], np.full(n, middle), np.full(n, width))
         values[name] = np.where(broken, acute, values[name])
 
     columns: dict[str, tuple[np.ndarray, str, str]] = {
@@ -217,8 +217,8 @@ def correlation_matrix(changes: Mapping[tuple[str, str], float] | None = None) -
             matrix[names.index(start), names.index(name)] = value
     matrix = (matrix + matrix.T) / 2  # products in two orders differ by a rounding
     for (one, other), value in asked.items():
-        a, b = names.index(one), names.index(other)
-        matrix[a, b] = matrix[b, a] = value
+        row, column = names.index(one), names.index(other)
+        matrix[row, column] = matrix[column, row] = value
     least = float(np.linalg.eigvalsh(matrix)[0])
     if least < 1e-9:  # rounding of a singular matrix of this size stays far below
         pairs = ", ".join(f"{one} and {other} {value:g}" for (one, other), value in asked.items())

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..simulator import triglyceride
-from .pools import BONE, CORTICAL, EXTRAVASCULAR_WATER, SPACE, TRABECULAR, VISIBLE, WATER
+from .pools import BONE, CORTICAL, EXTRAVASCULAR_WATER, MARROW, SPACE, TRABECULAR, VISIBLE, WATER
 
 # quantity: (unit, long name)
 TRUTH = {
@@ -35,7 +35,7 @@ TRUTH = {
     "T2star_pore_log_mean": ("s", "exponential of the 1H-weighted mean of log T2* of pore water"),
     "T2star_pore_log_width": ("1", "1H-weighted standard deviation of log T2* of pore water"),
     "mmf": ("1", "macromolecular fraction: collagen 1H over collagen, bound and pore water 1H"),
-    "phosphorus_density": ("mol 31P/L", "31P of the mineral per litre of bone with its pores"),
+    "phosphorus_density": ("mol 31P/L", "31P of the mineral per litre of bone with its pores, or of a vial"),
     "mineral_density": ("mg/cm3", "mineral per volume of bone with its pores"),
     "ndb": ("1", "double bonds per triglyceride"),
     "nmidb": ("1", "methylene-interrupted double bonds per triglyceride"),
@@ -95,7 +95,7 @@ def _marrow(pools: xr.Dataset) -> dict[str, np.ndarray]:
         "pdff": _ratio(fat, fat + water),
     }
     volume = pools["volume_fraction"].values
-    marrow = _sum(volume, np.isin(name, ("marrow_water", "blood", "fat")))
+    marrow = _sum(volume, np.isin(name, MARROW))
     trabecular = _sum(volume, np.char.startswith(name, TRABECULAR) & np.isin(kind, BONE))
     values["bvtv"] = _ratio(trabecular, trabecular + marrow)
     return values
@@ -122,7 +122,11 @@ def _bone(pools: xr.Dataset) -> dict[str, np.ndarray]:
     cortical = _sum(volume, solid & np.char.startswith(name, CORTICAL))
     bound, pore = _sum(density, kind == "bound_water"), _sum(density, kind == "pore_water")
     collagen = _sum(density, kind == "macromolecule")
-    phosphorus = _ratio(_sum(density, kind == "mineral"), _sum(volume, solid) + pores)
+    moles = _sum(density, np.isin(kind, ("mineral", "phosphorus")))
+    phosphorus = _ratio(moles, _sum(volume, solid | (kind == "phosphorus")) + pores)
+    phosphorus = np.where(moles > 0, phosphorus, np.nan)  # tendon and agar have no mineral that could be too little
+    water = bound + pore
+    water = np.where(water > 0, water, _sum(density, kind == "solution"))  # a gel: its water is its solution
     wet = np.where(bound + pore > 0, 1.0, np.nan)
     log_mean, log_width = _log_moments(pools, kind == "pore_water")
     return {
@@ -135,7 +139,7 @@ def _bone(pools: xr.Dataset) -> dict[str, np.ndarray]:
         "T2star_pore": 1 / _shared(density, pools, "R2star", kind == "pore_water"),
         "T2star_pore_log_mean": log_mean,
         "T2star_pore_log_width": log_width,
-        "mmf": np.where(bound + pore > 0, _ratio(collagen, collagen + bound + pore), np.nan),
+        "mmf": np.where((bound + pore > 0) | (collagen * water > 0), _ratio(collagen, collagen + water), np.nan),
         "phosphorus_density": phosphorus,
         "mineral_density": phosphorus * APATITE,
     }

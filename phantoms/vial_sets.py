@@ -70,7 +70,10 @@ class Rack:
         half = self.resolution / 2
         area = sum(sign * _quadrant(x[None, :] + a * half, y[:, None] + b * half, DIAMETER / 2)
                    for a, b, sign in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1)))
-        return np.asarray(np.clip(area / self.resolution**2, 0, 1))[None]  # rounding leaves 1e-16 outside
+        beside, far = (np.hypot(np.maximum(np.abs(y) + sign * half, 0)[:, None], np.maximum(np.abs(x) + sign * half, 0))
+                       for sign in (-1, 1))
+        share = np.clip(area / self.resolution**2, 0, 1)  # rounding must not leave a trace of a vial
+        return np.where(beside >= DIAMETER / 2, 0.0, np.where(far <= DIAMETER / 2, 1.0, share))[None]
 
     def blend(self, shares: np.ndarray, row: int) -> np.ndarray:
         """Volume fraction (z, y, x) of a component that fills a share of each vial of a row."""

@@ -70,6 +70,8 @@ def test_partial_volume_of_one_voxel_against_counted_points():
     n = 400
     fine = [((np.arange(size * n) + 0.5) / n - size / 2) * 2e-3 for size in (y, x)]
     counted = (np.hypot(fine[0][:, None], fine[1]) <= DIAMETER / 2).reshape(y, n, x, n).mean(axis=(1, 3))
+    share = rack.vial(0, 0)[0]
+    assert (share[counted == 0] < 1 / n).all() and share[0, 0] == 0 and share[y // 2, x // 2] == 1
     # The rim crosses at most some 3 n of the n^2 cells of a voxel, each of which is wrong by half a cell at most.
     np.testing.assert_allclose(rack.vial(0, 0)[0], counted, atol=1.5 / n)
 
@@ -170,6 +172,13 @@ def test_phosphate_holds_its_moles_and_no_protons():
     assert set(np.unique(found.values[np.isfinite(found.values)]).tolist()) == set(moles)
     np.testing.assert_allclose(rack.pools["T2"], T2, rtol=ROUNDING)
     assert set(rack.pools["kind"].values) == {"phosphorus"}
+    partial = phantoms.vials("phosphorus", phosphorus=moles, T2star=T2, edges="partial")
+    for each in (rack, partial):  # per litre of solution, also on the rim
+        truth = each.truth["phosphorus_density"].values
+        truth = truth[np.isfinite(truth)]
+        assert np.abs(truth[:, None] / moles - 1).min(axis=1).max() <= ROUNDING
+        assert truth.size == np.count_nonzero(each.pools["volume_fraction"].sum("pool"))
+
 
 
 @pytest.mark.parametrize("agar", [0.01, 0.04, 0.1])
@@ -195,6 +204,10 @@ def test_the_pool_ratio_grows_with_the_agar_and_without_agar_there_is_none():
     amount = rack.pools["density"].max(("z", "y", "x"))
     ratio = [float(amount.sel(pool=f"macromolecule_agar_{c}") / amount.sel(pool=f"water_agar_{c}")) for c in (2, 4)]
     assert ratio[1] == pytest.approx(2 * ratio[0], rel=1e-10)
+    found = middles(rack, 1, 3)["mmf"].values[0]
+    assert np.isnan(found[0]), "without macromolecules there is no fraction of them"
+    np.testing.assert_allclose(found[1:], [r / (1 + r) for r in ratio], rtol=1e-10)
+    assert rack.truth["phosphorus_density"].isnull().all()
     assert "macromolecule_agar_0" not in rack.pools["pool"].values
     assert float(rack.pools["exchange"].sel(pool="water_agar_0").sum()) == 0
 
