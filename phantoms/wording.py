@@ -57,6 +57,8 @@ _MEASURED = {
     "connectivity_density": ("mm⁻³", 1e-9), "canal_density": ("mm⁻²", 1e-6), "thickness": ("mm", 1e3),
     "spacing": ("mm", 1e3), "diameter": ("mm", 1e3), "radius": ("mm", 1e3), "width": ("mm", 1e3),
     "depth": ("mm", 1e3), "length": ("mm", 1e3), "height": ("mm", 1e3), "area": ("mm²", 1e6), "volume": ("cm³", 1e6),
+    "angle": ("°", 1.0), "lordosis": ("°", 1.0), "lordosis_L1_L4": ("°", 1.0),
+    "azimuth": ("°", 1.0), "crimp": ("°", 1.0),
 }
 _BASIC = ("name", "seed", "condition", "field_strength", "voxel_size", "affine", "parameters", "tissue_numbers")
 _SYMBOLS = {"D": "D", "D_star": "D*", "chi": "χ", "ndb": "ndb", "nmidb": "nmidb", "r1": "r1", "r2": "r2", "f": "f"}
