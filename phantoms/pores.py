@@ -38,13 +38,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..simulator import tissues
+from ..simulator.constants import PROTON
 from .pools import Pool
 
 # Size classes of canals by diameter (m): closing osteons, the usual canals, and giant or resorbing ones.
 CLASSES = {"small": (0.0, 50e-6), "medium": (50e-6, 100e-6), "large": (100e-6, math.inf)}
 _SURFACE = {"cylinder": 4.0, "sphere": 6.0}  # S/V times diameter
 _FIRST_ZERO = {"cylinder": 2.404825557695773, "sphere": math.pi}  # of J0; of x cot x - 1 its pole
-_GAMMA = 2 * math.pi * 42.577478518e6  # rad/s/T of 1H (CODATA 2018)
+_GAMMA = 2 * math.pi * PROTON  # rad/s/T
 _MM2 = 1e-6  # m2 in a mm2
 
 
