@@ -1,4 +1,4 @@
-"""Numerical physics that imports no equation: independent witnesses of the closed forms."""
+"""Independent witnesses: numerical physics that imports no equation and knows no phantom."""
 
 from . import susceptibility
 

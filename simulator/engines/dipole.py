@@ -1,10 +1,9 @@
 """The field of magnetised voxels by fast convolution, in free space or repeated periodically.
 
 Free space: every voxel is a uniformly magnetised cuboid, and the field at the centre of every other voxel is that of
-its eight corners in closed form (Newell, Williams and Dunlop 1993, doi:10.1029/93JB00694, point instead of average; Joseph
-and Schloemann 1965, doi:10.1063/1.1703091). Its transform, on a grid of twice the size, is the k-space kernel: nothing
-wraps around, no copy of the object acts, and voxels may be of any shape. Sampling the continuous kernel on that grid
-instead leaves copies at twice the size of the box, which err by several per cent at the edge.
+its eight corners in closed form (Newell, Williams and Dunlop 1993, doi:10.1029/93JB00694, at a point instead of
+averaged). Its transform, on a grid of twice the size, is the k-space kernel: nothing wraps around, no copy of the
+object acts, and voxels may be of any shape. The continuous kernel sampled on that grid would leave copies.
 
 Periodic: the continuous kernel 1/3 - kz^2/k^2 (Salomir et al. 2003, doi:10.1002/cmr.b.10083; Marques and Bowtell 2005,
 doi:10.1002/cmr.b.20034), exact for copies without end of a band-limited map. What k = 0 means is a choice, that of the
@@ -24,9 +23,10 @@ import numpy as np
 from .. import threads
 
 BLOCK_BYTES = 8e6  # of one thread's share of the work; fixed, so that no bit depends on the number of threads
-PAIRS = {("x", "y"): (2, 1), ("x", "z"): (2, 0), ("y", "z"): (1, 0)}  # axes (z, y, x) along which each mixed part is odd
-
+# The mixed parts of the kernel, and the axes (of z, y, x) along which they are odd.
+PAIRS = {("x", "y"): (2, 1), ("x", "z"): (2, 0), ("y", "z"): (1, 0)}
 EVEN = ("", "")
+
 Kernel = dict[tuple[str, str], np.ndarray]
 
 
