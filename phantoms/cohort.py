@@ -63,6 +63,9 @@ _PAIRS = {
     ("pdff", "T2_water"): (-1, "cohort.pdff_against_T2_water"),
 }
 _KNOTS = {"bmd": (25, 35, 45, 55, 65, 75), "pdff": (25, 35, 65)}  # years
+# What an acute fracture changes in the vertebra that broke, and where the numbers stand.
+_BROKEN = {"pdff": "marrow.pdff", "D": "marrow_water.D"}
+_MAY_BREAK = ("vertebra", "marrow_block")  # phantoms that are the broken vertebra; a spine knows its own broken level
 # What of a person each phantom takes; the marrow of limbs is not that of the spine and follows from the condition.
 _MARROW = {"pdff": "pdff", "bvtv": "bvtv", "D": "D"}
 BONES: dict[str, dict[str, str]] = {
@@ -111,7 +114,8 @@ def cohort(
     Dataset
         Over ``person``: ``age`` (year), ``sex`` ("woman" or "man"), ``bmd`` (g/cm2), ``t_score``, ``condition``,
         ``fracture_risk`` (probability within `years`), ``seed`` (of the person's bones) and the traits
-        ``pdff bvtv perfusion_fraction D T2_water porosity muscle_pdff``.
+        ``pdff bvtv perfusion_fraction D T2_water porosity muscle_pdff``. ``pdff_broken`` and ``D_broken`` are those
+        of an acutely broken vertebra, NaN where none broke: the other vertebrae stay what they were.
 
     Raises
     ------
@@ -147,10 +151,11 @@ def cohort(
     for name, holds in (("old", t_score >= OSTEOPENIA), ("osteopenic", t_score < OSTEOPENIA),
                         ("osteoporotic", t_score <= OSTEOPOROSIS), ("fractured", broken)):
         condition[(years_old >= WHO_AGE) & holds] = name
-    for name, path in (("pdff", "marrow.pdff"), ("D", "marrow_water.D")):
+    acute = {}
+    for name, path in _BROKEN.items():
         middle, width = _spread(path, field, "fractured")
-        acute = _quantile(TRAITS[name].family, correlated[name], np.full(n, middle), np.full(n, width))
-        values[name] = np.where(broken, acute, values[name])
+        drawn = _quantile(TRAITS[name].family, correlated[name], np.full(n, middle), np.full(n, width))
+        acute[name] = np.where(broken, drawn, np.nan)
 
     columns: dict[str, tuple[np.ndarray, str, str]] = {
         "age": (years_old, "year", "age"),
@@ -160,6 +165,8 @@ def cohort(
         "fracture_risk": (risk, "1", "probability of a vertebral fracture within the years asked for"),
         "seed": (seeds, "", "seed of the person's bones"),
         **{name: (values[name], trait.unit, trait.long_name) for name, trait in TRAITS.items()},
+        **{f"{name}_broken": (acute[name], TRAITS[name].unit, f"{TRAITS[name].long_name}, in the broken vertebra")
+           for name in _BROKEN},
     }
     found = xr.Dataset(
         {name: ("person", data, {"units": unit, "long_name": text} if unit else {"long_name": text})
@@ -283,7 +290,9 @@ class Person(Mapping[str, Phantom]):
         takes = inspect.signature(_phantom(name)).parameters
         found: dict[str, Any] = {"condition": str(self.row["condition"].item()), "seed": int(self.row["seed"].item()),
                                  "field": self.field}
-        found |= {key: float(self.row[trait].item()) for key, trait in BONES[name].items() if key in takes}
+        broken = name in _MAY_BREAK and found["condition"] == "fractured"
+        found |= {key: float(self.row[f"{trait}_broken" if broken and trait in _BROKEN else trait].item())
+                  for key, trait in BONES[name].items() if key in takes}
         if name in self.resolution:
             found["resolution"] = self.resolution[name]
         return found
@@ -333,7 +342,8 @@ def person(people: xr.Dataset, i: int, resolution: Mapping[str, float] | None = 
     InputError
         No such person, or a Dataset that is no cohort.
     """
-    lacking = [name for name in ("condition", "seed", *TRAITS) if name not in people]
+    needed = ("condition", "seed", *TRAITS, *(f"{name}_broken" for name in _BROKEN))
+    lacking = [name for name in needed if name not in people]
     if lacking or "field_strength" not in people.attrs:
         raise InputError(f"person: the dataset lacks {', '.join(lacking) or 'field_strength'}; should be a cohort")
     count = people.sizes["person"]

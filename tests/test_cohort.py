@@ -195,17 +195,27 @@ def test_a_fresh_fracture_has_oedema_and_leaves_the_rest():
     sound, broken = (cohort(300, seed=4, age=70.0, years=years) for years in (0.0, 100.0))
     fresh = broken["condition"].values == "fractured"
     assert 30 < fresh.sum() < 300
-    assert float(broken["D"].values[fresh].mean()) > 2 * float(sound["D"].values[fresh].mean())
-    assert float(broken["pdff"].values[fresh].mean()) < float(sound["pdff"].values[fresh].mean())
-    for name in ("bmd", "bvtv", "porosity", "age", "seed"):
+    assert float(broken["D_broken"].values[fresh].mean()) > 2 * float(sound["D"].values[fresh].mean())
+    assert float(broken["pdff_broken"].values[fresh].mean()) < float(sound["pdff"].values[fresh].mean())
+    assert np.isnan(broken["D_broken"].values[~fresh]).all()
+    for name in (*TRAITS, "age", "seed"):
         np.testing.assert_array_equal(sound[name], broken[name])
-    np.testing.assert_array_equal(sound["pdff"].values[~fresh], broken["pdff"].values[~fresh])
+
+
+def test_only_the_broken_vertebra_takes_the_marrow_of_the_fracture():
+    people = cohort(300, seed=4, age=70.0, years=100.0)
+    i = int(np.flatnonzero(people["condition"].values == "fractured")[0])
+    someone = person(people, i)
+    assert someone.arguments("vertebra")["D"] == float(people["D_broken"][i])
+    assert someone["marrow_block"].truth["pdff"].item() == pytest.approx(float(people["pdff_broken"][i]), abs=1e-12)
+    if "spine" in someone:
+        assert someone.arguments("spine")["pdff"] == float(people["pdff"][i])
 
 
 # ---- bones -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("i", [0, 7])
+@pytest.mark.parametrize("i", [0, 7])  # neither of them broken
 def test_a_persons_vertebra_has_the_persons_values(mixed, i):
     someone = person(mixed, i, resolution={"vertebra": 4e-3})
     body = someone["vertebra"]
@@ -230,7 +240,7 @@ def test_a_person_is_a_mapping_that_builds_when_asked(mixed):
 
 def test_every_bone_takes_its_persons_values(mixed):
     """A phantom whose parameters were renamed would silently get the population's values instead."""
-    someone = person(mixed, 0)
+    someone = person(mixed, int(np.flatnonzero(mixed["condition"].values != "fractured")[0]))
     for name in someone:
         asked = someone.arguments(name)
         assert {"condition", "seed", "field"} <= set(asked)
