@@ -27,7 +27,7 @@ def label(entry: tissues.Entry) -> str:
 def test_every_number_has_a_source_a_unit_and_a_range(entry):
     assert entry.source.strip()
     if not entry.unverified:
-        assert re.search(r"doi:10\.\d{4,}/\S+|PMID \d{6,8}$|https?://\S+\.\S+", entry.source)
+        assert re.search(r"doi:10\.\d{4,9}/\S+|PMID \d{6,8}$|https?://\S+\.\S+", entry.source)
     assert entry.unit in tissues.UNITS
     assert entry.low <= entry.value <= entry.high
     assert all(math.isfinite(number) for number in (entry.low, entry.value, entry.high))
@@ -101,6 +101,115 @@ def test_conditions_differ_where_the_literature_says_so():
     # What a fracture leaves alone is the osteoporotic's.
     bvtv = {c: tissues.value("trabecular.bvtv", condition=c) for c in tissues.CONDITIONS}
     assert bvtv["fractured"] == bvtv["osteoporotic"] < bvtv["young"]
+
+
+def test_no_two_records_answer_the_same_question():
+    asked = Counter((entry.name, entry.field, entry.condition) for entry in TABLE)
+    assert [question for question, count in asked.items() if count > 1] == []
+    for name in NAMES:  # with and without a field at once, a lookup would depend on the order of the file
+        assert len({entry.field is None for entry in TABLE if entry.name == name}) == 1, name
+
+
+@pytest.mark.parametrize("source", sorted({entry.source for entry in TABLE if "doi:" in entry.source}))
+def test_a_doi_is_written_as_dois_are(source):
+    for doi in re.findall(r"doi:([^\s,]+)", source):
+        assert re.fullmatch(r"10\.\d{4,9}/[-._;()/:A-Za-z0-9]+", doi), doi
+
+
+# What leg, vertebra, spine, femur and calcaneus are made of.
+NEEDED = ("blood.T1 blood.T2 bound_water.T1 bound_water.T2 bound_water.density calcaneus.bvtv calcaneus.pdff "
+          "cortical.canal_density cortical.canal_diameter cortical.lacunar_porosity cortical.porosity cortical.thickness "
+          "csf.D csf.T1 csf.T2 csf.density disc_annulus.T1 disc_annulus.T2 disc_nucleus.D disc_nucleus.T1 "
+          "disc_nucleus.T2 disc_nucleus.density fat.T1 fat.T2 femur.cortical_thickness femur.pdff_head "
+          "macromolecule.density marrow.pdff marrow_water.D marrow_water.T1 marrow_water.T2 mineral.T1 mineral.T2star "
+          "mineral.density muscle.pdff muscle_water.T1 muscle_water.T2 pore_water.T1_bulk spine.disc_height tendon.T2 "
+          "trabecular.anisotropy trabecular.bvtv trabecular.spacing trabecular.thickness").split()
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_every_condition_resolves_at_clinical_fields(name):
+    for condition in (None, *tissues.CONDITIONS):
+        for field in (1.5, 3.0):
+            assert tissues.value(name, field, condition) > 0
+
+
+def test_a_litre_of_bone_matrix_is_filled():
+    """Bound water at the density of water, organic matter and mineral; the digits stated are a tenth of a per cent."""
+    water = tissues.value("bound_water.density") / tissues.value("water.density")
+    whole = water + tissues.value("macromolecule.volume") + tissues.value("mineral.volume")
+    assert whole == pytest.approx(1.0, abs=1e-3)
+    # Per litre of bone: matrix and pores give back what was measured, to the three digits of the records.
+    porosity = tissues.value("bone.pore_water") / tissues.value("water.density")
+    for matrix, bone in (("bound_water.density", "bone.bound_water"), ("mineral.density", "bone.phosphorus")):
+        assert tissues.value(matrix) * (1 - porosity) == pytest.approx(tissues.value(bone), rel=5e-3)
+    # An independent measurement of both shares lies within the ranges.
+    for share, mine in (("bound_water.volume", water * (1 - porosity)), ("pore_water.volume", porosity)):
+        assert tissues.entry(share).low <= mine <= tissues.entry(share).high
+
+
+def test_31p_and_volume_make_a_mineral_of_the_density_of_bone_apatite():
+    """Hydroxyapatite holds 3.16 g/mL; carbonate and water in the lattice leave bone mineral 2.9 to 3.2."""
+    assert tissues.value("bone.phosphorus") * 1004.61 / 6 == pytest.approx(1072, abs=1)  # mg of hydroxyapatite/mL
+    grams = tissues.value("mineral.density") * 30.974 / tissues.value("mineral.phosphorus_share")
+    assert 2.9 <= grams / 1000 / tissues.value("mineral.volume") <= 3.2
+
+
+def test_weights_and_volumes_of_bone_agree():
+    """Volumes times the densities of bone apatite, collagen and water give the weights, to the width of a range."""
+    water = tissues.value("bound_water.density") / tissues.value("water.density")
+    mineral, organic = tissues.value("mineral.volume"), tissues.value("macromolecule.volume")
+    grams = {"mineral": 3.09 * mineral, "organic": 1.41 * organic, "water": 0.993 * water}
+    for part, weight in grams.items():
+        given = tissues.entry(f"bone.{part}_weight")
+        assert weight / sum(grams.values()) == pytest.approx(given.value, abs=given.high - given.low)
+
+
+def test_macromolecules_exchange_in_detailed_balance():
+    """Rate times pool is the same both ways: RM0m (1 - f) = RM0w f, to the digits of the source."""
+    fraction = tissues.value("macromolecule.fraction")
+    forth = tissues.value("macromolecule.exchange") * (1 - fraction)
+    assert forth == pytest.approx(tissues.value("macromolecule.exchange_back") * fraction, rel=0.02)
+    young = tissues.value("cortical.porosity", condition="young")
+    water = tissues.value("bound_water.density") * (1 - young) + tissues.value("water.density") * young
+    solid = tissues.value("macromolecule.density") * (1 - young)
+    assert solid / (solid + water) == pytest.approx(fraction, abs=2e-3)
+
+
+def test_canals_and_lacunae_are_the_porosity():
+    for condition in (None, *tissues.CONDITIONS):
+        canal = math.pi / 4 * tissues.value("cortical.canal_diameter", condition=condition) ** 2
+        porosity = tissues.value("cortical.canal_density") * canal + tissues.value("cortical.lacunar_porosity")
+        assert porosity == pytest.approx(tissues.value("cortical.porosity", condition=condition), rel=0.01)
+
+
+@pytest.mark.parametrize("diameter", (40e-6, 100e-6))
+def test_pore_water_relaxes_at_the_wall_as_published(diameter):
+    """T2 = 1/(1/T2bulk + 4 rho/d): pore water of bone spreads from 1 ms to 1 s, and canals are its longest part."""
+    relaxivity = tissues.value("pore_water.surface_relaxivity")
+    T2 = 1 / (1 / tissues.value("pore_water.T2_bulk") + 4 * relaxivity / diameter)
+    assert 0.1 <= T2 <= 1.0
+    assert T2 <= 2 * tissues.value("pore_water.T1")
+    # Water reaches the wall before it relaxes there (rho d / 2 D below one): the formula holds.
+    assert relaxivity * diameter / 2 / (tissues.value("pore_water.D") * 1e-6) < 1
+
+
+def test_mineral_disperses_as_that_of_lamb():
+    """Beyond 3 T the human value follows the power law of lamb bone, which the table itself interpolates."""
+    for quantity in ("T1", "T2star"):
+        human = {field: tissues.value(f"mineral.{quantity}", field) for field in (1.5, 3.0, 7.0)}
+        lamb = {field: tissues.value(f"lamb_bone.{quantity}", field) for field in (1.5, 3.0, 7.0)}
+        for field in (1.5, 7.0):
+            assert human[field] / human[3.0] == pytest.approx(lamb[field] / lamb[3.0], rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "sign"), [
+    ("cortical.porosity", 1), ("cortical.canal_diameter", 1), ("cortical.thickness", -1), ("trabecular.bvtv", -1),
+    ("trabecular.thickness", -1), ("trabecular.spacing", 1), ("muscle.pdff", 1),
+])
+def test_bone_is_lost_in_order(name, sign):
+    order = [sign * tissues.value(name, condition=c) for c in ("young", "old", "osteopenic", "osteoporotic")]
+    assert order == sorted(set(order))
+    assert tissues.value(name, condition="fractured") == tissues.value(name, condition="osteoporotic")
 
 
 def test_between_fields_the_logarithm_is_linear_in_the_logarithm():
