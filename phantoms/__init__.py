@@ -1,19 +1,26 @@
 """Bones with known truth.
 
 Each phantom is a function that returns a :class:`Phantom`: its ``pools`` are what a scanner sees, its ``truth``
-follows from them. ``registry`` maps names to functions.
+follows from them. ``registry`` maps names to functions. :func:`cohort` draws people, :func:`person` gives their bones.
 """
 
 from collections.abc import Callable
 
 from ..errors import InputError
+from .cohort import cohort, person
+from .cortical import cortical
+from .haversian import haversian
 from .marrow import marrow_block
 from .phantom import Phantom
+from .tendon import tendon
 from .vertebra import vertebra
 from .vials import vials
 
 registry: dict[str, Callable[..., Phantom]] = {
     "vertebra": vertebra,
+    "cortical": cortical,
+    "haversian": haversian,
+    "tendon": tendon,
     "vials": vials,
     "marrow_block": marrow_block,
 }
@@ -32,4 +39,4 @@ def get(name: str) -> Callable[..., Phantom]:
     return registry[name]
 
 
-__all__ = ["Phantom", "get", "marrow_block", "registry", "vertebra", "vials"]
+__all__ = ["Phantom", "cohort", "get", "person", "registry", *registry]
