@@ -240,7 +240,7 @@ def _parameter(key: str, value: Any) -> str:
     if key in ("D", "D_star"):
         return f"{number(1e3 * value)}·10⁻³ mm²/s"
     unit, scale = measured_unit(key)
-    return f"{number(value * scale)} {unit}".rstrip()
+    return f"{number(value * scale)}{'' if unit == '°' else ' '}{unit}".rstrip()
 
 
 def _span(values: np.ndarray, inside: np.ndarray, scale: float) -> str:
