@@ -4,12 +4,13 @@ A person is drawn in four steps. Sex and age come first. A vector of normal scor
 the correlations of ``correlation_matrix``; it is a Gaussian copula, so each trait then takes its own marginal
 distribution (mean and SD at that age and sex, inside its physical bounds) without disturbing how the traits rank
 together. Bone density gives the T-score, and with age the condition of WHO; and a vertebra may have just broken, the
-more probably the lower the density. Acutely broken bone has the marrow of a fracture (oedema), whatever it was before.
+more probably the lower the density: it has the marrow of a fracture (oedema), whatever it was, and the others keep
+theirs. What is known of the traits stands in ``traits``.
 
 References
 ----------
-WHO's classes: Kanis 1994, Osteoporos Int 4:368, doi:10.1007/BF01622200. Copulas: Nelsen 2006,
-doi:10.1007/0-387-28678-0. Every number stands in ``tissues.toml`` with its own source.
+WHO's classes: Kanis 1994, Osteoporos Int 4:368, doi:10.1007/BF01622200. Every number stands in ``tissues.toml`` with
+its own source.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -28,41 +28,13 @@ from ..errors import InputError
 from ..simulator import tissues
 from . import inputs
 from .phantom import Phantom
+from .traits import TRAITS, correlation_matrix, moments, quantile, spread
 
 OSTEOPENIA, OSTEOPOROSIS = -1.0, -2.5  # T-scores, WHO
 WHO_AGE = 50  # years; below it a T-score makes no diagnosis (International Society for Clinical Densitometry)
 MOST_PEOPLE = 1_000_000
 _OLDEST = 100.0
 
-
-class Trait(NamedTuple):
-    """A biomarker of a person: unit, meaning, and the family of its marginal distribution."""
-
-    unit: str
-    long_name: str
-    family: str
-
-
-TRAITS = {
-    "bmd": Trait("g/cm2", "areal bone mineral density of the lumbar spine", "normal"),
-    "pdff": Trait("1", "proton density fat fraction of vertebral marrow", "beta"),
-    "bvtv": Trait("1", "trabecular bone volume fraction of the vertebral body", "beta"),
-    "perfusion_fraction": Trait("1", "blood 1H over blood and tissue-water 1H of vertebral marrow", "beta"),
-    "D": Trait("mm2/s", "diffusion coefficient of marrow water", "lognormal"),
-    "T2_water": Trait("s", "transverse relaxation time of marrow water", "lognormal"),
-    "porosity": Trait("1", "porosity of cortical bone", "beta"),
-    "muscle_pdff": Trait("1", "proton density fat fraction of paraspinal muscle", "beta"),
-}
-# Published pairs: sign, and where the size stands. They form a tree: see `correlation_matrix`.
-_PAIRS = {
-    ("bmd", "pdff"): (-1, "cohort.bmd_against_pdff"),
-    ("bmd", "bvtv"): (1, "cohort.bmd_with_bvtv"),
-    ("bmd", "porosity"): (-1, "cohort.bmd_against_porosity"),
-    ("bmd", "perfusion_fraction"): (1, "cohort.bmd_with_perfusion"),
-    ("pdff", "D"): (-1, "cohort.pdff_against_D"),
-    ("pdff", "T2_water"): (-1, "cohort.pdff_against_T2_water"),
-}
-_KNOTS = {"bmd": (25, 35, 45, 55, 65, 75), "pdff": (25, 35, 65)}  # years
 # What an acute fracture changes in the vertebra that broke, and where the numbers stand.
 _BROKEN = {"pdff": "marrow.pdff", "D": "marrow_water.D"}
 _MAY_BREAK = ("vertebra", "marrow_block")  # phantoms that are the broken vertebra; a spine knows its own broken level
@@ -141,7 +113,7 @@ def cohort(
     values = {}
     for name, trait in TRAITS.items():
         mean, sd = moments(name, years_old, female, field)
-        values[name] = _quantile(trait.family, correlated[name], mean, sd)
+        values[name] = quantile(trait.family, correlated[name], mean, sd)
 
     peak = tissues.entry("cohort.bmd_women_25")
     t_score = (values["bmd"] - peak.value) / peak.sd
@@ -153,8 +125,8 @@ def cohort(
         condition[(years_old >= WHO_AGE) & holds] = name
     acute = {}
     for name, path in _BROKEN.items():
-        middle, width = _spread(path, field, "fractured")
-        drawn = _quantile(TRAITS[name].family, correlated[name], np.full(n, middle), np.full(n, width))
+        middle, width = spread(path, field, "fractured")
+        drawn = quantile(TRAITS[name].family, correlated[name], np.full(n, middle), np.full(n, width))
         acute[name] = np.where(broken, drawn, np.nan)
 
     columns: dict[str, tuple[np.ndarray, str, str]] = {
@@ -176,106 +148,6 @@ def cohort(
                    "age_high": high, "years": years, "traits": json.dumps(list(TRAITS)),
                    "correlations": matrix.ravel()}
     return found
-
-
-def correlation_matrix(changes: Mapping[tuple[str, str], float] | None = None) -> np.ndarray:
-    """Correlations of the traits' normal scores within people of one age and sex, in the order of ``TRAITS``.
-
-    The published pairs form a tree (bone density with fat, bone volume, porosity and perfusion; fat with diffusion
-    and T2), and a pair that nobody published is the product along its path: independent given what stands between.
-    Of all completions this one assumes the least (it has the greatest entropy), and it is always possible.
-
-    Parameters
-    ----------
-    changes : mapping, optional
-        Pairs that shall have another correlation.
-
-    Returns
-    -------
-    array, (trait, trait)
-
-    Raises
-    ------
-    InputError
-        An unknown trait, a correlation outside -1..1, or together impossible (the matrix is not positive definite).
-        Nothing is repaired in silence: the nearest possible matrix would answer another question.
-    """
-    names = list(TRAITS)
-    edge: dict[tuple[str, str], float] = {pair: sign * tissues.value(path) for pair, (sign, path) in _PAIRS.items()}
-    asked = {}
-    for pair, value in (changes or {}).items():
-        if not (isinstance(pair, tuple) and len(pair) == 2 and pair[0] != pair[1] and set(pair) <= set(names)):
-            raise InputError(f"cohort: no pair of traits {pair!r}; known: {', '.join(names)}")
-        asked[pair] = inputs.number("cohort", f"correlation of {pair[0]} and {pair[1]}", value, -1.0, 1.0)
-        for known in (pair, pair[::-1]):
-            if known in edge:
-                edge[known] = asked[pair]
-    matrix = np.eye(len(names))
-    for start in names:  # along the tree, multiplying as we go
-        reached, queue = {start: 1.0}, deque([start])
-        while queue:
-            here = queue.popleft()
-            for (one, other), value in edge.items():
-                for a, b in ((one, other), (other, one)):
-                    if a == here and b not in reached:
-                        reached[b] = reached[here] * value
-                        queue.append(b)
-        for name, value in reached.items():
-            matrix[names.index(start), names.index(name)] = value
-    matrix = (matrix + matrix.T) / 2  # products in two orders differ by a rounding
-    for (one, other), value in asked.items():
-        row, column = names.index(one), names.index(other)
-        matrix[row, column] = matrix[column, row] = value
-    least = float(np.linalg.eigvalsh(matrix)[0])
-    if least < 1e-9:  # rounding of a singular matrix of this size stays far below
-        pairs = ", ".join(f"{one} and {other} {value:g}" for (one, other), value in asked.items())
-        raise InputError(f"cohort: no people can have these correlations together ({pairs}): "
-                         f"the least eigenvalue of the matrix is {least:.2g}, should be above 0")
-    return matrix
-
-
-def moments(name: str, age: Any, female: Any, field: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and SD of a trait in people of that age and sex.
-
-    Between the published ages both are linear; before the first and after the last they stay.
-
-    Parameters
-    ----------
-    name : str
-        One of ``TRAITS``.
-    age : array
-        Years.
-    female : array of bool
-    field : float
-        Field strength (T).
-
-    Returns
-    -------
-    mean, sd : array
-    """
-    age, female = np.broadcast_arrays(np.asarray(age, dtype=float), np.asarray(female, dtype=bool))
-    if name in _KNOTS:
-        by_sex = [_between(age, _KNOTS[name], [_spread(f"cohort.{name}_{sex}_{at}", field) for at in _KNOTS[name]])
-                  for sex in ("men", "women")]
-        return np.where(female, by_sex[1][0], by_sex[0][0]), np.where(female, by_sex[1][1], by_sex[0][1])
-    if name == "muscle_pdff":
-        return _between(age, (25, 55), [_spread(f"cohort.muscle_pdff_{at}", field) for at in (25, 55)])
-    if name == "bvtv":  # bone volume of the young, less the share of it that a life costs
-        mean, sd = _spread("trabecular.bvtv", field, "young")
-        loss = np.where(female, tissues.value("cohort.bvtv_loss_women"), tissues.value("cohort.bvtv_loss_men"))
-        left = 1 - loss * (np.clip(age, 20, 90) - 20) / 70
-        return mean * left, sd * left
-    if name == "porosity":
-        return _between(age, (25, 75), [_spread("cortical.porosity", field, c) for c in ("young", "old")])
-    if name == "D":
-        return _between(age, (35, 65), [_spread("marrow_water.D", field, c) for c in ("young", "osteopenic")])
-    if name == "T2_water":  # the range is that of 260 people, whose extremes lie 2.8 SDs out
-        found = tissues.entry("marrow_water.T2", field)
-        return np.full(age.shape, found.value), np.full(age.shape, (found.high - found.low) / 5.6)
-    if name == "perfusion_fraction":
-        mean, sd = _spread("marrow.perfusion_fraction", field)
-        return np.full(age.shape, mean), np.full(age.shape, sd)
-    raise InputError(f"cohort: no trait {name!r}; known: {', '.join(TRAITS)}")
 
 
 class Person(Mapping[str, Phantom]):
@@ -373,31 +245,6 @@ def _ages(where: str, age: Any) -> tuple[float, float]:
     if ends.size not in (1, 2) or ends.ndim > 1 or ends.flat[0] > ends.flat[-1]:
         raise InputError(f"{where}: age is {age!r}, should be a number of years or (low, high)")
     return float(ends.flat[0]), float(ends.flat[-1])
-
-
-def _spread(path: str, field: float, condition: str | None = None) -> tuple[float, float]:
-    """Value and SD; a range without an SD is taken as two SDs to each side, which is how records hold one."""
-    found = tissues.entry(path, field, condition)
-    return found.value, found.sd if math.isfinite(found.sd) else (found.high - found.low) / 4
-
-
-def _between(age: np.ndarray, knots: Sequence[int], at: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.interp(age, knots, [mean for mean, _ in at]), np.interp(age, knots, [sd for _, sd in at])
-
-
-def _quantile(family: str, score: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """What stands where the normal score stands, in a distribution of that mean and SD."""
-    from scipy.special import betaincinv, ndtr
-
-    if family == "normal":
-        return np.asarray(mean + sd * score)
-    if family == "lognormal":
-        width = np.sqrt(np.log1p((sd / mean) ** 2))
-        return np.asarray(mean * np.exp(width * score - width**2 / 2))
-    size = mean * (1 - mean) / sd**2 - 1
-    if (size <= 0).any():
-        raise InputError(f"cohort: an SD of {sd.max():g} is too wide for a fraction with mean {mean.min():g}")
-    return np.asarray(betaincinv(mean * size, (1 - mean) * size, ndtr(score)))
 
 
 def _fracture_risk(score: np.ndarray, age: np.ndarray, female: np.ndarray, years: float) -> np.ndarray:
