@@ -118,9 +118,9 @@ def test_a_doi_is_written_as_dois_are(source):
 
 # What leg, vertebra, spine, femur and calcaneus are made of.
 NEEDED = ("blood.T1 blood.T2 bound_water.T1 bound_water.T2 bound_water.density calcaneus.bvtv calcaneus.pdff "
-          "cortical.canal_density cortical.canal_diameter cortical.lacunar_porosity cortical.porosity cortical.thickness "
-          "csf.D csf.T1 csf.T2 csf.density disc_annulus.T1 disc_annulus.T2 disc_nucleus.D disc_nucleus.T1 "
-          "disc_nucleus.T2 disc_nucleus.density fat.T1 fat.T2 femur.cortical_thickness femur.pdff_head "
+          "cortical.canal_density cortical.canal_diameter cortical.lacunar_porosity cortical.porosity "
+          "cortical.thickness csf.D csf.T1 csf.T2 csf.density disc_annulus.T1 disc_annulus.T2 disc_nucleus.D "
+          "disc_nucleus.T1 disc_nucleus.T2 disc_nucleus.density fat.T1 fat.T2 femur.cortical_thickness femur.pdff_head "
           "macromolecule.density marrow.pdff marrow_water.D marrow_water.T1 marrow_water.T2 mineral.T1 mineral.T2star "
           "mineral.density muscle.pdff muscle_water.T1 muscle_water.T2 pore_water.T1_bulk spine.disc_height tendon.T2 "
           "trabecular.anisotropy trabecular.bvtv trabecular.spacing trabecular.thickness").split()
