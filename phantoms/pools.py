@@ -21,6 +21,7 @@ PROTONS = (*VISIBLE, "bound_water", "macromolecule")
 # What solid bone is made of, each a share of its volume. Which bone it belongs to is told by the pool's name.
 BONE = ("bound_water", "macromolecule", "mineral")
 CORTICAL, TRABECULAR = "cortical_", "trabecular_"
+MARROW = ("marrow_water", "oedema", "blood", "fat")  # pools that fill the room between trabeculae
 
 # variable: (unit, long name, needs the three space dims)
 SCHEMA = {
