@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,15 @@ _HOLLOW = (0.6e-3, 0.9e-3, 1.0e-3, 1.0e-3, 0.9e-3)
 _SUPERELLIPSE = 2.4
 
 
+@lru_cache
+def _smooth(table: tuple[float, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """A curve through the table that is monotone where the table is."""
+    from scipy.interpolate import PchipInterpolator
+
+    curve: Callable[[np.ndarray], np.ndarray] = PchipInterpolator(_LEVEL, table)
+    return curve
+
+
 @dataclass(frozen=True)
 class _Anatomy:
     """Length (m), size relative to the mean, and turn of the fibres about the axis over the length (rad)."""
@@ -39,10 +49,8 @@ class _Anatomy:
 
     def half(self, table: Sequence[float], z: np.ndarray) -> np.ndarray:
         """A half axis at height `z` (m, from the middle), smooth between the tabulated levels."""
-        from scipy.interpolate import PchipInterpolator
-
         level = np.clip(z / self.length + 0.5, 0, 1)
-        return np.asarray(self.size * PchipInterpolator(_LEVEL, table)(level))
+        return np.asarray(self.size * _smooth(tuple(table))(level))
 
     def axis(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far the axis stands forward (m) at height `z`, and its slope."""
