@@ -86,14 +86,13 @@ def lay(pools: Sequence[Pool], coords: dict[str, np.ndarray]) -> xr.Dataset:
         elif name == "T1_intrinsic" and not any(pool.exchange for pool in pools):
             continue
         else:
-            values = [np.asarray(getattr(pool, name), dtype=float) for pool in pools]
-            if is_map or any(value.ndim for value in values):
+            if is_map or any(np.ndim(getattr(pool, name)) for pool in pools):
                 stacked = np.empty((len(pools), *shape))
-                for row, value in zip(stacked, values, strict=True):
-                    row[:] = value
+                for row, pool in zip(stacked, pools, strict=True):  # no list of maps stands in memory beside them
+                    row[:] = getattr(pool, name)
                 variables[name] = (("pool", *SPACE), stacked)
             else:
-                variables[name] = (("pool",), np.array([float(value) for value in values]))
+                variables[name] = (("pool",), np.array([float(getattr(pool, name)) for pool in pools]))
     names = [pool.name for pool in pools]
     dataset = xr.Dataset(variables, coords={"pool": names, "pool_to": names,
                                             "kind": ("pool", [pool.kind for pool in pools])})
