@@ -22,7 +22,9 @@ from ..simulator import threads
 from . import inputs
 
 CUBE = 0.5e-3  # m; voxels are averages over cubes of about this edge
-_FEWEST, _MOST = 2, 8  # cubes along a voxel
+_FEWEST, _MOST = 2, 4  # cubes along a voxel
+_TINY = 1e-12
+_FAR = 1.0  # m; where a part of a union need not be asked
 _EVERYWHERE = (np.full(3, -np.inf), np.full(3, np.inf))
 
 Distance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -85,15 +87,36 @@ def level_distance(
     plane, axial : float
         Powers of the outline from above and from the side.
     """
-    flat = np.maximum(wide**plane + deep**plane, 1e-30)  # the axis itself has no direction
-    level = np.maximum((flat ** (axial / plane) + upright**axial) ** (1 / axial), 1e-9)
-    steep = flat ** (axial / plane - 1)
-    gradient = level ** (1 - axial) * np.sqrt(
-        (steep * wide ** (plane - 1) / across) ** 2 + (steep * deep ** (plane - 1) / along) ** 2
-        + (upright ** (axial - 1) / height) ** 2
-    )
+    x, y = np.maximum(wide, _TINY), np.maximum(deep, _TINY)  # the axes themselves have no direction
+    xp, yp, zp = _power(x, plane), _power(y, plane), _power(upright, axial)
+    flat = xp + yp
+    mixed = _power(flat, axial / plane)
+    total = np.maximum(mixed + zp, _TINY)
+    level = _power(total, 1 / axial)
+    steep = mixed / flat
+    # Derivatives of the level, written with the powers that are there already: powers are what takes the time.
+    gradient = level / total * np.sqrt((steep * xp / (x * across)) ** 2 + (steep * yp / (y * along)) ** 2
+                                       + (zp / (np.maximum(upright, _TINY) * height)) ** 2)
     # At the very middle there is no gradient; at the surface it is the inverse of a few millimetres or centimetres.
     found: np.ndarray = (level - 1) / np.maximum(gradient, 1.0)
+    return found
+
+
+def _power(x: np.ndarray, exponent: float) -> np.ndarray:
+    """x to the exponent; by multiplying and by square roots, which are ten times as fast, where that will do."""
+    square = x * x
+    found: np.ndarray
+    if exponent in (1, 2, 3, 4, 8):
+        found = {1: x, 2: square}[exponent] if exponent <= 2 else square * (x if exponent == 3 else square)
+        return found * found if exponent == 8 else found
+    if exponent == 2.5:
+        return square * np.sqrt(x)
+    if exponent in (0.5, 0.25, 0.125):
+        found = np.sqrt(x)
+        for _ in range({0.5: 0, 0.25: 1, 0.125: 2}[exponent]):
+            found = np.sqrt(found)
+        return found
+    found = x**exponent
     return found
 
 
@@ -113,21 +136,18 @@ def tube(points: Sequence[Sequence[float]], radii: Sequence[float], squash: Sequ
     nodes, thick = np.asarray(points, float) / factor, np.asarray(radii, float)
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        position = (x / factor[0], y / factor[1], z / factor[2])
+        round_, position = bool((factor == 1).all()), (x / factor[0], y / factor[1], z / factor[2])
         nearest: np.ndarray | None = None
         for a, b, first, last in zip(nodes[:-1], nodes[1:], thick[:-1], thick[1:], strict=True):
             step = b - a
-            from_a = [p - q for p, q in zip(position, a, strict=True)]
-            along = np.clip((from_a[0] * step[0] + from_a[1] * step[1] + from_a[2] * step[2]) / (step @ step), 0, 1)
-            off = [p - along * s for p, s in zip(from_a, step, strict=True)]
-            square = off[0] ** 2 + off[1] ** 2 + off[2] ** 2
-            radius = first + along * (last - first)
-            if (factor == 1).all():
-                found = np.sqrt(square) - radius
-            else:  # lengths count as they are in space: the level over its gradient, as of an ellipse
-                root = np.sqrt(np.maximum(square, 1e-18))
-                gradient = np.sqrt(sum((p / f) ** 2 for p, f in zip(off, factor, strict=True))) / root
-                found = (root - radius) / np.maximum(gradient, 1 / factor.max())
+            dx, dy, dz = (p - q for p, q in zip(position, a, strict=True))
+            along = np.clip((dx * step[0] + dy * step[1] + dz * step[2]) / (step @ step), 0, 1)
+            dx, dy, dz = dx - along * step[0], dy - along * step[1], dz - along * step[2]
+            off = np.sqrt(dx**2 + dy**2 + dz**2)
+            found = off - (first + along * (last - first))
+            if not round_:  # lengths count as they are in space: the level over its gradient, as of an ellipse
+                steep = np.sqrt((dx / factor[0]) ** 2 + (dy / factor[1]) ** 2 + (dz / factor[2]) ** 2)
+                found *= np.maximum(off, _TINY) / np.maximum(steep, _TINY)
             nearest = found if nearest is None else np.minimum(nearest, found)
         assert nearest is not None
         return nearest
@@ -166,12 +186,13 @@ def column(
         if turn:
             across, along = cosine * across + sine * along, cosine * along - sine * across
         a, b = node[..., 2], node[..., 3]
-        wide, deep = abs(across) / a, abs(along) / b
-        flat = np.maximum(wide**power + deep**power, 1e-30)
-        level = flat ** (1 / power)
-        gradient = level / flat * np.sqrt((wide ** (power - 1) / a) ** 2 + (deep ** (power - 1) / b) ** 2)
+        wide, deep = np.maximum(abs(across) / a, _TINY), np.maximum(abs(along) / b, _TINY)
+        xp, yp = _power(wide, power), _power(deep, power)
+        flat = xp + yp
+        level = _power(flat, 1 / power)
+        gradient = level / flat * np.sqrt((xp / (wide * a)) ** 2 + (yp / (deep * b)) ** 2)
         side = (level - 1) / np.maximum(gradient, 1.0)
-        found: np.ndarray = np.maximum(side, abs(z - inside))
+        found: np.ndarray = np.maximum(side, np.maximum(heights[0] - z, z - heights[-1]))
         return found
 
     fine = curve(np.linspace(heights[0], heights[-1], 64))
@@ -192,12 +213,25 @@ def half_space(point: Sequence[float], normal: Sequence[float]) -> Shape:
 
 
 def union(*shapes: Shape, blend: float = 0.0) -> Shape:
-    """What lies in any of the shapes; `blend` (m) is the width of the fillet where two meet."""
+    """What lies in any of the shapes; `blend` (m) is the width of the fillet where two meet.
+
+    On a grid each shape is asked only in its own box and a margin around it, beyond which the distance is only known
+    to be large: bones are unions of many small parts.
+    """
+    margin = blend + 2e-3
 
     def distance(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        found = shapes[0].distance(x, y, z)
-        for shape in shapes[1:]:
-            found = smooth_minimum(found, shape.distance(x, y, z), blend)
+        if not (x.ndim == y.ndim == z.ndim == 3 and x.shape[:2] == y.shape[::2] == z.shape[1:] == (1, 1)):
+            found = shapes[0].distance(x, y, z)
+            for shape in shapes[1:]:
+                found = smooth_minimum(found, shape.distance(x, y, z), blend)
+            return found
+        axes = z.ravel(), y.ravel(), x.ravel()
+        found = np.full([len(axis) for axis in axes], _FAR)
+        for shape in shapes:
+            box = _box(shape, *axes, margin)
+            if box is not None:
+                found[box] = smooth_minimum(found[box], _evaluate(shape, *axes, box), blend)
         return found
 
     low, high = np.min([shape.low for shape in shapes], axis=0), np.max([shape.high for shape in shapes], axis=0)
@@ -338,9 +372,9 @@ def fractions(layers: Sequence[Layer], grid: Grid) -> dict[str, np.ndarray]:
                 if box is not None:
                     _paint(share[(slice(None), *box)], layer, names,
                            occupancy(_evaluate(layer.shape, heights, y, x, box), edge))
-            mean = share.reshape(len(names), sub, along, sub, across, sub).mean(axis=(1, 3, 5))
-            for name, plane in zip(names, mean, strict=True):
-                total[name][k] = plane
+            rows = share.reshape(len(names), sub, along, sub, across * sub).sum(axis=(1, 3))
+            for name, plane in zip(names, rows.reshape(len(names), along, across, sub).sum(axis=3), strict=True):
+                total[name][k] = plane / sub**3
 
     threads.each_block(grid.count[0], slices, 1)
     return total
@@ -388,5 +422,7 @@ def _paint(share: np.ndarray, layer: Layer, names: list[str], filled: np.ndarray
         filled = np.minimum(filled, room)
         room -= filled
     else:
-        share *= 1 - filled
+        left = 1 - filled
+        for tissue in share:
+            tissue *= left
     own += filled

@@ -31,17 +31,17 @@ def waves(
         Mean near zero and variance near one over a large volume.
     """
     z, y, x = axes
-    pattern = np.zeros((len(z), len(y), len(x)))
-    for _ in range(_WAVES):
+    upright, plane = np.empty((len(z), 2 * _WAVES)), np.empty((2 * _WAVES, len(y), len(x)))
+    for i in range(_WAVES):
         direction = rng.normal(size=3)
         wave = direction / np.linalg.norm(direction) * 2 * np.pi / rng.uniform(shortest, longest) / np.asarray(stretch)
         phase = rng.uniform(0, 2 * np.pi)
-        upright = wave[0] * z + phase
-        plane = wave[1] * y[:, None] + wave[2] * x
-        # cos(a + b), as products of what depends on height and on place in the slice: no cosine a voxel
-        pattern += np.cos(upright)[:, None, None] * np.cos(plane)
-        pattern -= np.sin(upright)[:, None, None] * np.sin(plane)
-    return pattern * np.sqrt(2 / _WAVES)
+        # cos(a + b) as products of what depends on height and on place in the slice: no cosine a voxel
+        upright[:, 2 * i], upright[:, 2 * i + 1] = np.cos(wave[0] * z + phase), -np.sin(wave[0] * z + phase)
+        inside = wave[1] * y[:, None] + wave[2] * x
+        plane[2 * i], plane[2 * i + 1] = np.cos(inside), np.sin(inside)
+    pattern: np.ndarray = upright @ plane.reshape(2 * _WAVES, -1) * np.sqrt(2 / _WAVES)
+    return pattern.reshape(len(z), len(y), len(x))
 
 
 def around(mean: float, variation: float, pattern: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,13 +14,16 @@ from . import geometry, inputs, patterns, recipes
 from .phantom import MOST_VOXELS, Phantom, sourced
 from .recipes import FASTEST_D, FASTEST_D_STAR
 
-_PLANE_POWER = 2.6  # between an ellipse (2) and a box: the outline of a body seen from above
+_PLANE_POWER = 2.5  # between an ellipse (2) and a box: the outline of a body seen from above
 _AXIAL_POWER = 8.0  # nearly flat end plates
 _WAIST = 0.08  # the body is narrower at mid-height by this share
 _DISH = 0.10  # share of the half height by which the middle of an end plate is hollow
 _BEAN = 0.14  # share of the half depth by which the back wall is hollow where the canal runs
 WAVES = (12e-3, 40e-3)  # m; marrow changes its composition over such lengths
 WEDGE = 0.30  # anterior height lost in the fractured body: Genant grade 2 (25 to 40 %)
+
+_DEFAULT = {"pdff": "marrow.pdff", "perfusion_fraction": "marrow.perfusion_fraction", "bvtv": "trabecular.bvtv",
+            "D": "marrow_water.D", "D_star": "blood.D_star"}
 
 
 @dataclass(frozen=True)
@@ -104,17 +108,7 @@ def vertebra(
     tissues.check_condition(condition, where)
     seed = inputs.seed(where, seed)
     given = {"pdff": pdff, "perfusion_fraction": perfusion_fraction, "bvtv": bvtv, "D": D, "D_star": D_star}
-    default = {"pdff": "marrow.pdff", "perfusion_fraction": "marrow.perfusion_fraction",
-               "bvtv": "trabecular.bvtv", "D": "marrow_water.D", "D_star": "blood.D_star"}
-    most = {"D": FASTEST_D, "D_star": FASTEST_D_STAR}
-    wanted = {}
-    for name, path in default.items():
-        value = given[name]
-        if value is None:
-            wanted[name] = tissues.value(path, field, condition)
-        else:
-            unit = "mm2/s" if name in most else ""
-            wanted[name] = inputs.number(where, name, value, 0.0, most.get(name, 1.0), unit, below=name == "bvtv")
+    wanted = wishes(where, given, field, condition)
     variation = inputs.number(where, "variation", variation, 0.0, 1.0)
 
     shape_seed, fat_seed, blood_seed = np.random.SeedSequence(seed).spawn(3)
@@ -146,11 +140,30 @@ def vertebra(
                          parameters=parameters, measured=measured)
 
 
+def wishes(where: str, given: Mapping[str, float | None], field: float, condition: str) -> dict[str, float]:
+    """Marrow as asked for, checked, and the tissue value where nothing was asked."""
+    most = {"D": FASTEST_D, "D_star": FASTEST_D_STAR}
+    wanted = {}
+    for name, value in given.items():
+        if value is None:
+            wanted[name] = tissues.value(_DEFAULT[name], field, condition)
+        else:
+            unit = "mm2/s" if name in most else ""
+            wanted[name] = inputs.number(where, name, value, 0.0, most.get(name, 1.0), unit, below=name == "bvtv")
+    return wanted
+
+
 def _anatomy(rng: np.random.Generator, condition: str) -> tuple[Body, float]:
+    """The body and the thickness of its shell (m), as the condition has left it."""
+    body, shell = anatomy(rng)
+    return replace(body, wedge=WEDGE if condition == "fractured" else 0.0), shell
+
+
+def anatomy(rng: np.random.Generator) -> tuple[Body, float]:
     """Size drawn between the published bounds, and the thickness of the shell (m)."""
     half = {}
     for axis, name in (("x", "width"), ("y", "depth"), ("z", "height")):
         size = tissues.entry(f"vertebra.{name}")
         # Half of the published range: a whole range on each axis at once would draw strange bodies.
         half[axis] = (size.value + 0.25 * (size.high - size.low) * rng.uniform(-1, 1)) / 2
-    return Body(**half, wedge=WEDGE if condition == "fractured" else 0.0), tissues.value("vertebra.shell")
+    return Body(**half), tissues.value("vertebra.shell")
