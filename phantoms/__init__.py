@@ -12,12 +12,16 @@ from .cortical import cortical
 from .haversian import haversian
 from .marrow import marrow_block
 from .phantom import Phantom
+from .spine import spine
 from .tendon import tendon
+from .trabecular import trabecular
 from .vertebra import vertebra
 from .vials import vials
 
 registry: dict[str, Callable[..., Phantom]] = {
+    "spine": spine,
     "vertebra": vertebra,
+    "trabecular": trabecular,
     "cortical": cortical,
     "haversian": haversian,
     "tendon": tendon,

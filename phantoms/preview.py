@@ -239,43 +239,48 @@ def poster(phantom: Phantom, path: str | os.PathLike[str], seen: list[View] | No
     top.append(_panel(main, pictures.made_of(main, colours), "Composition", "", "", "clear"))
     maps, _ = _truth(main)
 
-    across = 6
+    across, wide, tall = 6, 2.1, 2.7  # inches that an image may take
+    above, below, head = 0.28, 0.6, 0.75  # room for its title, for its scale and colour bar, for the page's heading
     rows = [top[i : i + across] for i in range(0, len(top), across)]
     rows += [maps[i : i + across] for i in range(0, len(maps), across)]
-    tallest = [max(panel["height"] / panel["width"] for panel in row) for row in rows]
-    heights = [min(2.6, 2.1 * tall) + 0.75 for tall in tallest]
-    figure = Figure(figsize=(2.3 * across, sum(heights) + 0.7), facecolor="white")
+    scales = [[min(wide / panel["width"], tall / panel["height"]) for panel in row] for row in rows]
+    heights = [max(scale * panel["height"] for scale, panel in zip(each, row, strict=True)) + above + below
+               for each, row in zip(scales, rows, strict=True)]
+    size = (2.3 * across, sum(heights) + head)
+    figure = Figure(figsize=size, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.012, 1 - 0.28 / figure.get_figheight(), title, fontsize=16, color="#1c2126", va="center")
+    figure.text(0.012, 1 - 0.28 / size[1], title, fontsize=16, color="#1c2126", va="center")
     said = "  ·  ".join(f"{name} {value}" for name, value in wording.facts(phantom))
-    figure.text(0.012, 1 - 0.55 / figure.get_figheight(), said, fontsize=8.5, color="#69727c", va="center")
-    inch = 1 / figure.get_figheight()
-    grid = figure.add_gridspec(len(rows), across, height_ratios=heights, left=0.012, right=0.988, bottom=0.35 * inch,
-                               top=1 - 0.75 * inch, hspace=0.16, wspace=0.1)
-    for i, row in enumerate(rows):
-        for j, panel in enumerate(row):
-            _draw(figure.add_subplot(grid[i, j]), panel)
+    figure.text(0.012, 1 - 0.55 / size[1], said, fontsize=8.5, color="#69727c", va="center")
+    bottom = size[1] - head
+    for row, each, height in zip(rows, scales, heights, strict=True):
+        for j, (panel, scale) in enumerate(zip(row, each, strict=True)):
+            image = (scale * panel["width"], scale * panel["height"])
+            corner = (0.16 + 2.3 * j, bottom - above - image[1])
+            place = (corner[0] / size[0], corner[1] / size[1], image[0] / size[0], image[1] / size[1])
+            _draw(figure.add_axes(place), panel, scale)
+        bottom -= height
     figure.savefig(path, dpi=150, facecolor="white", format="png")
 
 
-def _draw(axes: Any, panel: Mapping[str, Any]) -> None:
-    """One image with its scale bar, its directions and, for a map, its colour bar."""
+def _draw(axes: Any, panel: Mapping[str, Any], inch: float) -> None:
+    """One image with its scale bar, its directions and, for a map, its colour bar; `inch` is that of a unit of it."""
     width, height = panel["width"], panel["height"]
     film = panel["kind"] == "film"
     axes.imshow(panel["rgba"], extent=(0, width, height, 0), interpolation="nearest" if panel["crisp"] else "auto")
     axes.set_axis_off()
     unit = f" ({panel['unit']})" if panel.get("unit") else ""
     axes.set_title(panel["title"] + unit, fontsize=8.5, color="#1c2126", loc="left", pad=3)
-    below = height + 0.035 * max(width, height)
+    below = height + 0.1 / inch
     axes.plot([0, panel["bar"]], [below, below], color="#1c2126", lw=1.2, clip_on=False)
-    axes.text(panel["bar"] + 0.03 * width, below, panel["bar_label"], fontsize=6.5, color="#69727c", va="center")
+    axes.text(panel["bar"] + 0.05 / inch, below, panel["bar_label"], fontsize=6.5, color="#69727c", va="center")
     axes.set(xlim=(0, width), ylim=(height, 0))
     if film:
         edge = {"fontsize": 6.5, "color": "white"}
         axes.text(0.5 * width, 0.02 * height, panel["up"], ha="center", va="top", **edge)
         axes.text(0.02 * width, 0.5 * height, panel["left"], va="center", **edge)
     if "ticks" in panel:
-        strip = axes.inset_axes((0.0, -0.07 - 0.09 / max(1.0, height / width), 1.0, 0.03))
+        strip = axes.inset_axes((0.0, -0.3 / (height * inch), 1.0, 0.08 / (height * inch)))
         strip.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=panel["colours"])
         strip.set_axis_off()
         for place, side, text in zip((0.0, 0.5, 1.0), ("left", "center", "right"), panel["ticks"], strict=True):

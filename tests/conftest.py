@@ -17,7 +17,7 @@ B = (0.0, 10.0, 20.0, 30.0, 50.0, 80.0, 100.0, 200.0, 400.0, 600.0, 800.0)
 # Coarser than anybody would scan: the table is over the registry, and asks that each phantom goes out whole.
 COARSE = {
     "vertebra": {"resolution": 6e-3}, "spine": {"resolution": 6e-3}, "cortical": {"resolution": 2e-3},
-    "trabecular": {"resolution": 1.2e-4}, "femur": {"resolution": 6e-3}, "calcaneus": {"resolution": 6e-3},
+    "trabecular": {"size": 2e-3, "resolution": 80e-6}, "femur": {"resolution": 6e-3}, "calcaneus": {"resolution": 6e-3},
     "tendon": {"resolution": 2e-3}, "vials": {"resolution": 4e-3},
 }  # fmt: skip
 

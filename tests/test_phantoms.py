@@ -28,7 +28,9 @@ fraction = st.floats(0.0, 1.0)
 few = settings(max_examples=15, deadline=None)  # building a bone takes longer than hypothesis allows by default
 
 SMALL = {
+    "spine": {"resolution": 5e-3},
     "vertebra": {"resolution": 4e-3},
+    "trabecular": {"size": 2e-3, "resolution": 80e-6, "morphometry": False},
     "cortical": {"resolution": 3e-3, "slices": 2},
     "haversian": {"resolution": 25e-6},
     "tendon": {"resolution": 3e-3},
@@ -455,7 +457,7 @@ def test_a_wrong_wish_gets_one_clear_line(name, values, says):
 
 
 def test_an_unknown_phantom_lists_the_known():
-    with pytest.raises(InputError, match="no phantom 'elbow'; known: vertebra, "):
+    with pytest.raises(InputError, match="no phantom 'elbow'; known: spine, vertebra, "):
         phantoms.get("elbow")
 
 
