@@ -115,8 +115,9 @@ def test_volumes_are_conserved_and_prescriptions_met(condition):
         fraction, weight = marrow_fat(bone, part)
         if weight.any():
             expected = tissues.value("marrow.pdff", condition=of)
-            # Joints of the broken vertebra share a few voxels with its neighbours', of less than a thousandth of all.
-            close = 1e-3 if condition == "fractured" else ROUNDING
+            # Joints of the broken vertebra share voxels with its neighbours': a few in a hundred of its own, whose
+            # fat fraction is off by half the difference of the two, and a few in a thousand of all the others'.
+            close = ROUNDING if condition != "fractured" else 1e-3 if of == common else 0.01
             assert np.average(fraction, weights=weight) == pytest.approx(expected, abs=close)
     density = bone.pools["density"]
     fat, water = (density.sel(pool=f"muscle_{name}").values for name in ("fat", "water"))
@@ -211,7 +212,8 @@ def test_labels_name_every_structure_on_the_grid_of_the_spine():
     vertebrae = (found.values >= 1) & (found.values <= len(LEVELS))
     bony = bone.pools["volume_fraction"].sel(pool=[
         name for name in bone.pools["pool"].values if name in MARROW or str(name).startswith(("cort", "trab", "vein"))])
-    assert bony.sum("pool").values[vertebrae].mean() > 0.9
+    # A voxel whose middle lies inside is full, or at the surface on average three quarters full.
+    assert bony.sum("pool").values[vertebrae].mean() > 0.75
     left = found.values == next(number for number, name in names.items() if name == "left psoas")
     assert float(found["x"].values[np.nonzero(left)[2]].max()) < 0  # x runs to the right of the person
 
