@@ -16,10 +16,12 @@ import numpy as np
 from ..errors import InputError
 from ..simulator import tissues
 from . import inputs, recipes, skeleton
+from .morphometry import measure
 from .phantom import MOST_VOXELS, Phantom, sourced
 
 BANDWIDTH = 0.2  # of the fields' spectrum: trabeculae of one size, but no lattice
 _ACROSS = 4.0  # voxels of the working grid across a trabecula, at least
+_MEASURED_ACROSS = 2.9  # voxels across a trabecula from which their volume fractions are measured; else the finer grid
 _THICKEST = 0.75  # radius times wave number beyond which neighbours run into each other, and "thickness" means nothing
 _ANY = np.ones((3, 3, 3), bool)  # neighbours by face, edge or corner
 
@@ -40,13 +42,13 @@ class Plan(NamedTuple):
 class Structure(NamedTuple):
     """Bone in a grid of voxels.
 
-    ``volume`` (z, y, x): volume fraction of bone; ``mask`` and ``size`` (m): bone on the finer grid it was drawn on;
-    ``removed``: share of the bone drawn that hung together with nothing, and was taken away; ``marrow_connected``:
-    share of the marrow in its largest connected part.
+    ``volume`` (z, y, x): volume fraction of bone; ``fine`` and ``size`` (m): the same on the grid it was drawn on,
+    whose voxels may be smaller; ``removed``: share of the bone drawn that hung together with nothing, and was taken
+    away; ``marrow_connected``: share of the marrow in its largest connected part.
     """
 
     volume: np.ndarray
-    mask: np.ndarray
+    fine: np.ndarray
     size: float
     removed: float
     marrow_connected: float
@@ -76,11 +78,11 @@ def plan(
     radius = law.radius(bvtv)
     if thickness is None:
         assert spacing is not None
-        wavenumber = _gap(radius, plates) / spacing
+        wavenumber = _gap(radius, plates, stretch) / spacing
         thickness = _thick(radius, plates) / wavenumber
     else:
         wavenumber = _thick(radius, plates) / thickness
-        spacing = _gap(radius, plates) / wavenumber
+        spacing = _gap(radius, plates, stretch) / wavenumber
     return Plan(bvtv, thickness, spacing, anisotropy, plates, stretch, wavenumber, law.width / wavenumber)
 
 
@@ -92,8 +94,9 @@ def _check_share(where: str, bvtv: float, law: skeleton.Law, plates: float) -> N
 
 
 def _ratio(bvtv: float, plates: float, anisotropy: float) -> float:
-    radius = skeleton.law(plates, _stretch(anisotropy, plates)).radius(bvtv)
-    return _gap(radius, plates) / _thick(radius, plates)
+    stretch = _stretch(anisotropy, plates)
+    radius = skeleton.law(plates, stretch).radius(bvtv)
+    return _gap(radius, plates, stretch) / _thick(radius, plates)
 
 
 def _plates(where: str, bvtv: float, thickness: float, spacing: float, anisotropy: float) -> float:
@@ -107,20 +110,26 @@ def _plates(where: str, bvtv: float, thickness: float, spacing: float, anisotrop
     return float(np.interp(wanted, ratios, shares))
 
 
+# The largest spheres that fit are a little wider than twice the radius, by the corners where plates and rods meet;
+# measured, over plates.
+_THICK = {0.0: 1.0, 0.25: 1.055, 0.5: 1.075, 1.0: 1.05}
+
+
 def _thick(radius: float, plates: float) -> float:
     """Tb.Th times wave number, from radius times wave number."""
-    return 2 * radius
+    return 2 * radius * float(np.interp(plates, list(_THICK), list(_THICK.values())))
 
 
-# Spacing times wave number falls straight with the radius times wave number: value at 0 and slope, over plates. Found
-# on cubes of four wavelengths; bone is bounded by the same levels at any scale, so that nothing else enters.
-_GAP = {0.0: (4.79, 3.37), 0.25: (4.47, 3.15), 0.5: (4.21, 2.84), 0.75: (4.03, 2.46), 1.0: (3.90, 2.1)}
+# Spacing times wave number falls straight with radius times wave number: value at 0 and slope, over plates. Measured
+# on cubes of four wavelengths; the same levels bound bone at any scale, so that nothing enters but the stretch.
+_GAP = {0.0: (4.79, 3.37), 0.25: (4.47, 3.15), 0.5: (4.21, 2.84), 0.75: (4.03, 2.46), 1.0: (3.98, 2.35)}
+_GAP_STRETCH = 0.28
 
 
-def _gap(radius: float, plates: float) -> float:
+def _gap(radius: float, plates: float, stretch: float) -> float:
     """Tb.Sp times wave number, from radius times wave number."""
     whole, slope = (np.interp(plates, list(_GAP), column) for column in zip(*_GAP.values(), strict=True))
-    return float(whole - slope * radius)
+    return float(whole * stretch**_GAP_STRETCH - slope * radius)
 
 
 def _stretch(anisotropy: float, plates: float) -> float:
@@ -149,7 +158,8 @@ def structure(
     """Draw bone as planned.
 
     Its largest connected part alone is kept, and its trabeculae thickened until it has the BV/TV planned: what floats
-    in the marrow could carry no load, and would have been resorbed.
+    in the marrow could carry no load, and would have been resorbed. Everything else is the same at any resolution, but
+    whether a piece hangs on by a neck thinner than a voxel is not.
 
     Parameters
     ----------
@@ -166,8 +176,8 @@ def structure(
     """
     from scipy import ndimage
 
-    fine = max(1, math.ceil(resolution * _ACROSS / wanted.thickness - 1e-9))
-    size, grid = resolution / fine, tuple(n * fine for n in shape)
+    times = max(1, math.ceil(resolution * _ACROSS / wanted.thickness - 1e-9))
+    size, grid = resolution / times, tuple(n * times for n in shape)
     inputs.shape(where, grid, MOST_VOXELS)
     z, y, x = ((np.arange(n) - (n - 1) / 2) * size for n in grid)
     distance = skeleton.distance(np.random.default_rng(seed), (z, y, x), size, wavenumber=wanted.wavenumber,
@@ -195,10 +205,11 @@ def structure(
     sizes = np.bincount(marrow.ravel())[1:]
     connected = float(sizes.max() / sizes.sum()) if sizes.size else 1.0
     del marrow
-    volume = _occupied(distance, radius, size).astype(np.float64)
-    if fine > 1:
-        volume = volume.reshape(shape[0], fine, shape[1], fine, shape[2], fine).mean(axis=(1, 3, 5))
-    return Structure(volume, mask, size, removed, connected)
+    drawn = _occupied(distance, radius, size)
+    volume = drawn.astype(np.float64)
+    if times > 1:
+        volume = volume.reshape(shape[0], times, shape[1], times, shape[2], times).mean(axis=(1, 3, 5))
+    return Structure(volume, drawn, size, removed, connected)
 
 
 def _occupied(distance: np.ndarray, radius: float, size: float) -> np.ndarray:
@@ -291,8 +302,10 @@ def trabecular(
     -------
     Phantom
         Measured: ``bvtv``, ``removed_share`` (loose bone taken away), ``marrow_connected``, and with `morphometry`
-        ``trabecular_thickness trabecular_spacing degree_of_anisotropy connectivity_density``. R2' of its pools is
-        zero: it follows from the structure, by :meth:`Phantom.offset`.
+        ``trabecular_thickness trabecular_spacing degree_of_anisotropy connectivity_density`` and more, see
+        :func:`bonemri.phantoms.morphometry.measure`. Of one cube the longest over the shortest mean intercept length
+        tends to lie above what was prescribed for the ensemble, as chance makes the two directions across differ.
+        R2' of the pools is zero: it follows from the structure, by :meth:`Phantom.offset`.
 
     Raises
     ------
@@ -321,6 +334,9 @@ def trabecular(
                            nmidb=nmidb, chain_length=chain_length)
     pools += recipes.bone(bone, "trabecular", field=field, condition=condition)
     measured = {"removed_share": drawn.removed, "marrow_connected": drawn.marrow_connected}
+    if morphometry:
+        enough = wanted.thickness >= _MEASURED_ACROSS * resolution
+        measured |= measure(*((drawn.volume, resolution) if enough else (drawn.fine, drawn.size)))
     measured["bvtv"] = float(drawn.volume.mean())
     parameters = {"bvtv": wanted.bvtv, "thickness": wanted.thickness, "spacing": wanted.spacing,
                   "anisotropy": wanted.anisotropy, "plates": wanted.plates, "size": size, "pdff": pdff,
