@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import InputError
 from .. import threads
 
-_BLOCK = 1 << 18  # fine voxels of a block: a few MB of phases
+_BLOCK = 1 << 15  # fine voxels turned at a time: their phasors stay in the cache; fixed, and so are the bits
 
 
 def distribution(
@@ -174,16 +174,31 @@ def _mean_phasor(
         share = spins / total[:, None]
     if remove_linear:
         values = values - _linear(values, np.nan_to_num(share), position)
-    angle = 2j * np.pi * values
-    phasor, step, spacing = np.exp(angle * t[0]), np.ones_like(angle), 0.0
-    out = np.empty((len(values), t.size), complex)
-    for i, time in enumerate(t):
-        if i:
-            if not np.isclose(time - t[i - 1], spacing, rtol=1e-12, atol=0.0):
-                spacing = time - t[i - 1]
-                step = np.exp(angle * spacing)
-            phasor *= step
-        out[:, i] = (share * phasor).sum(axis=1)
+    edges = range(0, values.shape[1], _BLOCK)
+    part = np.empty((len(edges), len(values), t.size), complex)
+
+    def turn(first: int, last: int) -> None:
+        for block in range(first, last):
+            inside = slice(edges[block], edges[block] + _BLOCK)
+            angle, spin = 2 * np.pi * values[:, inside], share[:, inside]
+            phasor, step, spacing = _phasor(angle * t[0]), np.ones(angle.shape, complex), 0.0
+            for i, time in enumerate(t):
+                if i:
+                    if abs(time - t[i - 1] - spacing) > 1e-12 * abs(spacing):
+                        spacing = time - t[i - 1]
+                        step = _phasor(angle * spacing)
+                    phasor *= step
+                part[block, :, i] = np.einsum("vn,vn->v", spin, phasor)
+
+    threads.each_block(len(edges), turn, 1)
+    return part.sum(axis=0)
+
+
+def _phasor(angle: np.ndarray) -> np.ndarray:
+    """exp(i angle); several times as fast as the complex exponential."""
+    out = np.empty(angle.shape, complex)
+    np.cos(angle, out=out.real)
+    np.sin(angle, out=out.imag)
     return out
 
 
