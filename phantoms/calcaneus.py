@@ -1,11 +1,8 @@
-"""The calcaneus: tuberosity, subtalar facets, sustentaculum and anterior process, filled with yellow marrow.
-
-A right heel bone in the standing foot: x points to the right, which is lateral, y to the toes, z up. Trabeculae are
-dense under the posterior facet, where the talus stands, and sparse in the neutral triangle below the sinus tarsi.
-"""
+"""The calcaneus: tuber, body, anterior process and sustentaculum, thin-shelled and full of fat, in the heel."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,109 +12,120 @@ from ..simulator import tissues
 from . import geometry, inputs, patterns, recipes
 from .geometry import Layer, Shape
 from .phantom import MOST_VOXELS, Phantom, sourced
-from .vertebra import WAVES
+from .pools import Pool
+from .regions import Region, blend, prescribed, spongy
+from .vertebra import WAVES, wishes
 
-_COARSEST = 15e-3  # m; half the tuberosity
-# Sizes (m; x, y, z) of the bone as it is drawn here, which the drawn sizes stretch.
-_DRAWN = np.array([0.0353, 0.0733, 0.0432])
-_UNEVEN = 0.35  # relative standard deviation of BV/TV between facet and neutral triangle
-_TENDON = 1.2e-3  # m; what the insertion of the Achilles tendon adds to the cortex
+_DRAWN = (43.0, 74.2, 42.5)  # mm; width, length, height of the bone as drawn below
+_PAD = 14e-3  # m; fat under the heel
+# BV/TV relative to the mean of the bone: dense under the joint and in the tuber, almost none in the neutral triangle.
+_THALAMUS, _TUBER, _PLANTAR, _TRIANGLE, _FRONT = 1.9, 1.15, 1.1, 0.25, 0.9
 
 
 @dataclass(frozen=True)
-class Calcaneus:
-    """Size (m) of a heel bone: width with its sustentaculum, length, height; and its cortex."""
+class Anatomy:
+    """A right calcaneus: x lateral, y to the toes, z up from the sole; the middle of its length is y = 0.
 
-    width: float
-    length: float
-    height: float
+    ``scale`` (x, y, z) turns the millimetres of the drawing into the metres of this bone.
+    """
+
+    scale: tuple[float, float, float]
     shell: float
 
-    @property
-    def scale(self) -> np.ndarray:
-        """Of the bone as drawn, along x, y, z."""
-        found: np.ndarray = np.array([self.width, self.length, self.height]) / _DRAWN
-        return found
+    def at(self, x: float, y: float, z: float) -> tuple[float, float, float]:
+        """Place (m) of a point of the drawing (mm)."""
+        return x * self.scale[0], y * self.scale[1], z * self.scale[2]
 
-    def surface(self) -> Shape:
-        """The outer surface of the bone."""
-        s = self.scale
+    def _tube(self, *nodes: tuple[float, float, float, float], squash: Sequence[float] = (1, 1, 1)) -> Shape:
+        """Tube through nodes (x, y, z, radius), all in mm of the drawing."""
+        own = np.asarray(self.scale) * np.asarray(squash)
+        return geometry.tube([self.at(*node[:3]) for node in nodes], [node[3] for node in nodes], tuple(own))
 
-        def ball(x: float, y: float, z: float, a: float, b: float, c: float, p: float = 2.0, q: float = 2.0) -> Shape:
-            return geometry.superellipsoid(s * (x * 1e-3, y * 1e-3, z * 1e-3), s * (a * 1e-3, b * 1e-3, c * 1e-3), p, q)
+    def whole(self) -> Shape:
+        """The bone with its shell."""
+        tuber = geometry.superellipsoid(self.at(1.5, -23.5, 18.5), self.at(13.0, 12.5, 17.5), 2.5, 2.5)
+        body = self._tube((2, -20, 19.5, 14.5), (2.5, -6, 20, 13.8), (3, 8, 19, 12.5), squash=(0.88, 1, 1))
+        facet = self._tube((3, -3.5, 29, 7), (2, 3, 31.5, 9.5), (1, 8, 28, 8.5), squash=(1.15, 1, 1))
+        front = geometry.superellipsoid(self.at(3.0, 22.0, 17.5), self.at(11.0, 15.1, 11.0), 3.0, 2.5)
+        shelf = self._tube((-4, 9, 27, 6.5), (-12, 9.5, 29.5, 5.2), (-18, 9.5, 30.5, 4.2), squash=(1, 1.5, 0.85))
+        medial = self._tube((-4, -27, 7.5, 7), (-4.5, -19, 6.5, 5), squash=(1, 1, 1))
+        lateral = self._tube((8, -27, 8, 5.5), (7.5, -20, 8.5, 4.5))
+        return geometry.union(tuber, body, facet, front, shelf, medial, lateral, blend=6e-3)
 
-        tuberosity = ball(1, -22, -3, 12.5, 15.5, 19, 2.5, 2.5)
-        heel = ball(-4, -24, -16, 10, 10, 7)  # medial process, on which one stands
-        outer_heel = ball(7, -20, -15, 6, 8, 5)
-        body = ball(2, -2, -3, 11.5, 24, 14, 2.5, 2.5)
-        facet = geometry.placed(ball(0, 0, 0, 11.5, 14, 8, 2.5, 2.0), s * (2e-3, 4.5e-3, 10.5e-3), geometry.tilt(0.62))
-        process = ball(3, 25, 0, 10, 13, 9.5, 3.0, 2.5)
-        beak = ball(3, 29, 5, 8, 7, 6)
-        shelf = geometry.placed(ball(0, 0, 0, 11, 10.5, 5, 2.5, 2.5), s * (-11e-3, 10e-3, 8.5e-3), geometry.tilt(0.25))
-        whole = geometry.union(tuberosity, heel, outer_heel, body, facet, process, beak, shelf, blend=8e-3)
-        hollows = (
-            ball(7, 19.5, 17.5, 9, 6.5, 9),  # sinus tarsi, between posterior facet and anterior process
-            ball(-21, -4, -11, 11, 20, 12),  # the vessels' groove, under the shelf
-            ball(3, -14, 27, 20, 13, 12),  # the fat in front of the tendon
-            ball(3, 48, 1, 22, 11, 16),  # the saddle in which the cuboid sits
-        )
-        for hollow in hollows:
-            whole = geometry.intersection(whole, geometry.outside(hollow), blend=4e-3)
-        return whole
+    def layers(self, soft: bool) -> list[Layer]:
+        """Everything, in the order of painting."""
+        whole = self.whole()
+        bone = [Layer("cortical", whole), Layer("core", geometry.inset(whole, self.shell), over="cortical")]
+        return [*(self._heel() if soft else []), *bone]
 
-    def thickness(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Thickness (m) of the cortex near a point: thicker under the facet and where the Achilles tendon inserts."""
-        s = self.scale * 1e-3
-        tendon = np.exp(-((x / s[0] / 11) ** 2 + ((y / s[1] + 38) / 8) ** 2 + ((z / s[2] + 4) / 8) ** 2))
-        facet = np.exp(-(((x / s[0] - 2) / 11) ** 2 + ((y / s[1] - 6) / 11) ** 2 + ((z / s[2] - 17) / 7) ** 2))
-        found: np.ndarray = self.shell * (1 + 0.5 * facet) + _TENDON * tendon
-        return found
+    def _heel(self) -> list[Layer]:
+        """Fat under and behind the bone, the muscles of the sole, and the Achilles tendon with its insertion."""
+        low, high = self.box(True)
+        pad = geometry.superellipsoid(tuple((low + high) / 2), tuple((high - low) / 2 - 1e-4), 5.0, 5.0)
+        sole = [self._tube((-5, -14, 2, 4.5), (-6, 8, -1.5, 7.0), (-6, 60, -1, 8.0), squash=(1.3, 1, 0.8)),
+                self._tube((8, -14, 3, 4), (11, 8, 2, 6), (14, 60, 2, 6.5), squash=(0.9, 1, 0.8)),
+                self._tube((0, -4, 4, 3.0), (0, 16, 2.5, 4.0), (0, 60, 3, 4.5), squash=(2, 1, 0.8))]
+        inside = geometry.inset(pad, 1.5e-3)
+        muscle = geometry.intersection(geometry.union(*sole, blend=1e-3), inside)
+        achilles = self._tube((1.5, -35.5, 12, 2.2), (1.5, -36.3, 24, 3.0), (1.5, -35.5, 36, 3.1),
+                              (1.5, -33.5, 70, 3.0), squash=(3.0, 1, 1))
+        fascia = self._tube((-3, -27, 0.8, 1.5), (-3, 0, -7, 1.1), (-3, 60, -8, 0.9), squash=(6, 1, 1))
+        bands = geometry.intersection(geometry.union(achilles, fascia), inside)
+        return [Layer("adipose", pad), Layer("muscle", muscle), Layer("tendon", bands)]
 
-    def density(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Where trabecular bone is dense (above zero) and sparse (below), in relative units."""
-        s = self.scale * 1e-3
-        u, v = y / s[1], z / s[2]
-        thalamic = np.exp(-(((u - 3) / 12) ** 2 + ((v - 9) / 8) ** 2))
-        heel = 0.6 * np.exp(-(((u + 33) / 8) ** 2 + ((v + 4) / 16) ** 2))
-        neutral = 1.3 * np.exp(-(((u - 11) / 9) ** 2 + ((v + 5) / 7) ** 2))
-        found: np.ndarray = thalamic + heel - neutral + 0 * x
-        return found
+    def box(self, soft: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (m) of the field of view."""
+        whole = self.whole()
+        if not soft:
+            return whole.low, whole.high
+        return whole.low - np.array([5e-3, 9e-3, _PAD]), whole.high + np.array([11e-3, 4e-3, 8e-3])
 
 
 @sourced
 def calcaneus(
     condition: str = "young",
     seed: int = 0,
-    resolution: float = 1.5e-3,
+    resolution: float = 2e-3,
     field: float = 3.0,
     pdff: float | None = None,
-    perfusion_fraction: float | None = None,
     bvtv: float | None = None,
-    variation: float = 0.03,
+    perfusion_fraction: float | None = None,
+    D: float | None = None,
+    D_star: float | None = None,
+    soft_tissue: bool = True,
+    variation: float = 0.25,
 ) -> Phantom:
-    """Heel bone with its facets, cortex, uneven trabecular bone and fatty marrow.
+    """A right calcaneus: yellow marrow between trabeculae that are dense under the joint and rare below its front.
 
     Parameters
     ----------
     condition : str
-        One of ``simulator.tissues.CONDITIONS``: sets every value that is not given. ``fractured`` is the heel of a
-        person with an osteoporotic fracture elsewhere.
+        One of ``simulator.tissues.CONDITIONS``: sets every value that is not given. ``fractured`` is the sound heel of
+        someone with an osteoporotic fracture.
     seed : int
-        Draws the size and the pattern of composition.
+        Draws sizes and the patterns of composition.
     resolution : float
         Edge of a voxel (m); the anatomy does not depend on it.
     field : float
         Field strength (T).
-    pdff, perfusion_fraction : float, optional
-        Means over the marrow, by its volume.
+    pdff : float, optional
+        Proton density fat fraction: the mean over the volume of marrow.
     bvtv : float, optional
-        Mean over trabecular bone with its marrow; facet and neutral triangle lie above and below it.
+        Trabecular bone over trabecular bone and marrow: the mean over the volume within the shell.
+    perfusion_fraction : float, optional
+        Blood 1H over blood and tissue-water 1H, the mean over the volume of marrow.
+    D, D_star : float, optional
+        Diffusivity of marrow water, pseudo-diffusivity of blood (mm2/s).
+    soft_tissue : bool
+        The heel around the bone: fat pad, muscles of the sole, Achilles tendon and plantar fascia.
     variation : float
-        Standard deviation of PDFF and perfusion, relative to their mean.
+        Strength of the random pattern in PDFF and BV/TV (standard deviation of their logit) beside the regional one.
 
     Returns
     -------
     Phantom
+        ``measured`` attributes: ``bvtv``, ``body_volume``, ``marrow_volume`` (m3), ``cortical_thickness`` (m; of the
+        shell as drawn), ``length``, ``height``, ``width`` (m; between the outermost halves of filled voxels).
 
     Raises
     ------
@@ -129,46 +137,87 @@ def calcaneus(
         raise InputError(f"{where}: condition is None, should be one of {', '.join(tissues.CONDITIONS)}")
     tissues.check_condition(condition, where)
     seed = inputs.seed(where, seed)
-    resolution = inputs.resolution(where, resolution, _COARSEST)
-    given = {"pdff": pdff, "perfusion_fraction": perfusion_fraction, "bvtv": bvtv}
-    paths = {"pdff": "calcaneus.pdff", "perfusion_fraction": "marrow.perfusion_fraction", "bvtv": "calcaneus.bvtv"}
+    if not isinstance(soft_tissue, (bool, np.bool_)):
+        raise InputError(f"{where}: soft_tissue is {soft_tissue!r}, should be True or False")
     common = "osteoporotic" if condition == "fractured" else condition
-    wanted = {name: tissues.value(paths[name], field, common) if value is None
-              else inputs.number(where, name, value, 0.0, 1.0, below=name == "bvtv") for name, value in given.items()}
-    variation = inputs.number(where, "variation", variation, 0.0, 1.0)
+    wanted = wishes(where, {"perfusion_fraction": perfusion_fraction, "D": D, "D_star": D_star}, field, common)
+    fat_mean = (tissues.value("calcaneus.pdff", field, common) if pdff is None
+                else inputs.number(where, "pdff", pdff, 0.0, 1.0))
+    bone_mean = (tissues.value("calcaneus.bvtv", field, common) if bvtv is None
+                 else inputs.number(where, "bvtv", bvtv, 0.0, 1.0, below=True))
+    variation = inputs.number(where, "variation", variation, 0.0, 2.0)
 
-    shape_seed, fat_seed, blood_seed = np.random.SeedSequence(seed).spawn(3)
-    bone = _drawn(np.random.default_rng(shape_seed))
-    surface = bone.surface()
-    grid = geometry.Grid.around(where, surface.low, surface.high, resolution, MOST_VOXELS)
-    filled = geometry.fractions(
-        [Layer("cortical", surface), Layer("core", geometry.inset(surface, bone.thickness), over="cortical")], grid)
-    core, cortical = filled["core"], filled["cortical"]
-    z, y, x = grid.axes()
-    uneven = bone.density(x[None, None], y[None, :, None], z[:, None, None])
-    solid = patterns.around(wanted["bvtv"], _UNEVEN, uneven, core)
-    marrow = core * (1 - solid)
-    maps = {name: patterns.around(wanted[name], variation,
-                                  patterns.waves(grid.axes(), np.random.default_rng(own), *WAVES), marrow)
-            for name, own in (("pdff", fat_seed), ("perfusion_fraction", blood_seed))}
-    pools = recipes.marrow(marrow, pdff=maps["pdff"], f=maps["perfusion_fraction"], field=field, condition=common)
-    pools += recipes.bone(core * solid, "trabecular", field=field, condition=common)
-    pools += recipes.bone(cortical, "cortical", field=field, condition=common)
+    seeds = np.random.SeedSequence(seed).spawn(5)
+    bone = anatomy(np.random.default_rng(seeds[0]))
+    resolution = inputs.resolution(where, resolution, 25e-3)
+    grid = geometry.Grid.around(where, *bone.box(bool(soft_tissue)), resolution, MOST_VOXELS)
+    filled = geometry.fractions(bone.layers(bool(soft_tissue)), grid)
+    core, cortex = filled["core"], filled["cortical"]
+
+    waves = {name: patterns.waves(grid.axes(), np.random.default_rng(own), *WAVES)
+             for name, own in zip(("pdff", "perfusion_fraction", "bvtv"), seeds[1:4], strict=True)}
+    healthy = tissues.value("calcaneus.bvtv")
+    share = prescribed(bone_mean, blend(grid.axes(), *_density(bone, healthy)), waves["bvtv"], variation, core)
+    marrow = core * (1 - share)
+    fat = prescribed(fat_mean, np.full(core.shape, 0.5), waves["pdff"], variation, marrow)
+    f = patterns.around(wanted["perfusion_fraction"], 0.1, waves["perfusion_fraction"], marrow)
+    pools = spongy(core, share, fat, f, wanted["D"], wanted["D_star"], field, common)
+    pools += recipes.bone(cortex, "cortical", field=field, condition=common)
+    if soft_tissue:
+        lean = tissues.value("muscle.pdff", field, common)
+        pools += recipes.muscle(filled["muscle"], pdff=lean, field=field, condition=common)
+        pools += recipes.adipose(filled["adipose"], field=field)
+        pools += _tendon(filled["tendon"], field)
+
     voxel = resolution**3
-    measured = {"bvtv": float((core * solid).sum() / core.sum()),
-                "bone_volume": float((core + cortical).sum() * voxel), "marrow_volume": float(marrow.sum() * voxel),
-                "length": bone.length, "width": bone.width, "height": bone.height}
+    sides = [float(np.clip(2 * (core + cortex).max(axis=over), 0, 1).sum() * resolution)
+             for over in ((1, 2), (0, 2), (0, 1))]
+    measured = {"bvtv": float(1 - marrow.sum() / core.sum()), "body_volume": float((core + cortex).sum() * voxel),
+                "marrow_volume": float(marrow.sum() * voxel), "cortical_thickness": bone.shell,
+                "height": sides[0], "length": sides[1], "width": sides[2]}
+    parameters = {"pdff": pdff, "bvtv": bvtv, "perfusion_fraction": perfusion_fraction, "D": D, "D_star": D_star,
+                  "soft_tissue": bool(soft_tissue), "variation": variation}
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, condition=condition,
-                         parameters={**given, "variation": variation}, measured=measured)
+                         parameters=parameters, measured=measured)
 
 
-def _drawn(rng: np.random.Generator) -> Calcaneus:
-    """Sizes between the published bounds; long bones are wide and high, though not all alike."""
-    size = rng.uniform(-1, 1)
+def anatomy(rng: np.random.Generator) -> Anatomy:
+    """Sizes drawn within the middle half of the published ranges."""
+    scale = []
+    for name, drawn in zip(("width", "length", "height"), _DRAWN, strict=True):
+        size = tissues.entry(f"calcaneus.{name}")
+        scale.append((size.value + 0.25 * (size.high - size.low) * rng.uniform(-1, 1)) / drawn)
+    return Anatomy((scale[0], scale[1], scale[2]), tissues.value("calcaneus.shell"))
 
-    def draw(name: str) -> float:
-        entry = tissues.entry(f"calcaneus.{name}")
-        return entry.value + 0.25 * (entry.high - entry.low) * (0.7 * size + 0.3 * rng.uniform(-1, 1))
 
-    width, length, height = (draw(name) for name in ("width", "length", "height"))
-    return Calcaneus(width, length, height, tissues.value("calcaneus.shell"))
+def _density(bone: Anatomy, mean: float) -> tuple[list[Region], float]:
+    """BV/TV of the regions, and that of the rest; moved to its mean later."""
+
+    def region(centre: tuple[float, float, float], reach: tuple[float, float, float], relative: float) -> Region:
+        return Region(bone.at(*centre), bone.at(*reach), relative * mean)
+
+    return [
+        region((2, 3, 35), (14, 9, 5), _THALAMUS),
+        region((1, -29, 20), (14, 7, 14), _TUBER),
+        region((1, -12, 7), (14, 14, 4), _PLANTAR),
+        region((3, 9, 15), (14, 6.0, 5.5), _TRIANGLE),
+        region((4, 27, 18), (12, 6, 8), _FRONT),
+    ], mean
+
+
+def _tendon(volume: np.ndarray, field: float) -> list[Pool]:
+    """Tendon and fascia as a continuum at the T2 of no angle: bound and free water, and collagen for the rest."""
+    bound = tissues.value("tendon.density", field)
+    share = tissues.value("tendon.free_fraction", field)
+    free = bound * share / (1 - share)  # the tissue number counts bound water
+    full, chi = tissues.value("water.density"), tissues.value("water.chi")
+    T1 = tissues.value("tendon.T1", field)
+    return [
+        Pool("tendon_bound_water", "bound_water", volume * bound, volume * (bound / full), T1_observed=T1,
+             T2=tissues.value("tendon.T2", field), chi=chi, D=0.0),
+        Pool("tendon_free_water", "solution", volume * free, volume * (free / full), T1_observed=T1,
+             T2=tissues.value("tendon.T2_free", field), chi=chi, D=tissues.value("tendon.D", field)),
+        Pool("tendon_collagen", "macromolecule", volume * tissues.value("tendon.collagen_density", field),
+             volume * (1 - (bound + free) / full), T1_observed=tissues.value("macromolecule.T1", field),
+             T2=tissues.value("macromolecule.T2", field), chi=chi, D=0.0),
+    ]

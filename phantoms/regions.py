@@ -10,7 +10,7 @@ import numpy as np
 from . import patterns, recipes
 from .pools import Pool
 
-_NOWHERE = 1e-12  # weight that keeps the blend defined far from every region
+_REST = 0.05  # weight of what lies between the regions
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def blend(axes: Sequence[np.ndarray], regions: Sequence[Region], rest: float) ->
         Value far from all of them.
     """
     z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
-    total = np.full([len(axis) for axis in axes], _NOWHERE)
+    total = np.full([len(axis) for axis in axes], _REST)
     found = total * rest
     for region in regions:
         weight = region.weight(x, y, z)
