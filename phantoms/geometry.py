@@ -27,6 +27,7 @@ _TINY = 1e-12
 _FAR = 1.0  # m; where a part of a union need not be asked
 _EVERYWHERE = (np.full(3, -np.inf), np.full(3, np.inf))
 
+Point = Sequence[float] | np.ndarray
 Distance = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -54,7 +55,7 @@ class Layer:
 
 
 def superellipsoid(
-    centre: Sequence[float], half: Sequence[float], plane: float = 2.0, axial: float = 2.0
+    centre: Point, half: Point, plane: float = 2.0, axial: float = 2.0
 ) -> Shape:
     """Ellipsoid (powers of 2) to box (high powers), upright along z.
 
@@ -104,23 +105,28 @@ def level_distance(
 
 def _power(x: np.ndarray, exponent: float) -> np.ndarray:
     """x to the exponent; by multiplying and by square roots, which are ten times as fast, where that will do."""
-    square = x * x
-    found: np.ndarray
-    if exponent in (1, 2, 3, 4, 8):
-        found = {1: x, 2: square}[exponent] if exponent <= 2 else square * (x if exponent == 3 else square)
-        return found * found if exponent == 8 else found
-    if exponent == 2.5:
-        return square * np.sqrt(x)
     if exponent in (0.5, 0.25, 0.125):
-        found = np.sqrt(x)
-        for _ in range({0.5: 0, 0.25: 1, 0.125: 2}[exponent]):
-            found = np.sqrt(found)
-        return found
-    found = x**exponent
+        root = np.sqrt(x)
+        for smaller in (0.25, 0.125):
+            root = np.sqrt(root) if exponent <= smaller else root
+        return np.asarray(root)
+    square = np.asarray(x * x)
+    if exponent == 2:
+        return square
+    if exponent == 2.5:
+        return np.asarray(square * np.sqrt(x))
+    if exponent == 3:
+        return np.asarray(square * x)
+    if exponent == 4:
+        return np.asarray(square * square)
+    if exponent == 8:
+        fourth = square * square
+        return np.asarray(fourth * fourth)
+    found: np.ndarray = x**exponent
     return found
 
 
-def tube(points: Sequence[Sequence[float]], radii: Sequence[float], squash: Sequence[float] = (1, 1, 1)) -> Shape:
+def tube(points: Sequence[Point], radii: Point, squash: Point = (1, 1, 1)) -> Shape:
     """Tube with round ends through `points` (m), its radius (m) changing evenly from one to the next.
 
     Parameters
@@ -157,7 +163,7 @@ def tube(points: Sequence[Sequence[float]], radii: Sequence[float], squash: Sequ
 
 
 def column(
-    z: Sequence[float], centre: Sequence[tuple[float, float]], half: Sequence[tuple[float, float]],
+    z: Point, centre: Sequence[tuple[float, float]], half: Sequence[tuple[float, float]],
     power: float = 2.0, turn: float = 0.0,
 ) -> Shape:
     """Column of (super)elliptic sections that wanders and changes its width with height: muscles, canals, outlines.
@@ -201,7 +207,7 @@ def column(
     return Shape(distance, np.array([*low, heights[0]]), np.array([*high, heights[-1]]))
 
 
-def half_space(point: Sequence[float], normal: Sequence[float]) -> Shape:
+def half_space(point: Point, normal: Point) -> Shape:
     """Everything behind the plane through `point` (m) that faces along `normal`."""
     at, unit = np.asarray(point, float), np.asarray(normal, float) / np.linalg.norm(normal)
 
@@ -275,7 +281,7 @@ def inset(shape: Shape, depth: float | Distance) -> Shape:
     return Shape(distance, shape.low, shape.high)
 
 
-def placed(shape: Shape, origin: Sequence[float], rotation: np.ndarray | None = None) -> Shape:
+def placed(shape: Shape, origin: Point, rotation: np.ndarray | None = None) -> Shape:
     """The shape moved to `origin` (m), its own axes being the columns of `rotation`."""
     at, axes = np.asarray(origin, float), np.eye(3) if rotation is None else np.asarray(rotation, float)
 

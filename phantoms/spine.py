@@ -164,7 +164,7 @@ def _placed(
     body, shell = anatomy(np.random.default_rng(children[0]))
     spinal = lumbar.stack(body, shell, condition, np.random.default_rng(children[5]), [broken] if broken else [])
     # Of the slice too, so that a resolution has the one grid; only the slice is built.
-    grid = geometry.Grid.around(where, spinal.low, spinal.high, resolution, np.inf if sagittal else MOST_VOXELS)
+    grid = geometry.Grid.around(where, spinal.low, spinal.high, resolution, 10**18 if sagittal else MOST_VOXELS)
     if sagittal:
         inputs.shape(where, grid.count[:2], MOST_VOXELS)
         grid = replace(grid, count=(*grid.count[:2], 1))
