@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..simulator import files, tissues
+from . import inputs
 from . import truth as measurands
 from .pools import SPACE, Pool, check, lay
 
@@ -271,11 +273,15 @@ def sourced(make: Callable[..., Phantom]) -> Callable[..., Phantom]:
     """Let a phantom function keep, in ``attrs["tissue_numbers"]``, every tissue number that it read (JSON list).
 
     Each has ``name value low high unit source unverified`` and, where the record has them, ``field`` (T),
-    ``condition`` and ``note``.
+    ``condition`` and ``note``. A field at which nothing is known is refused before the work begins.
     """
+    signature = inspect.signature(make)
 
     @functools.wraps(make)
     def wrapped(*args: Any, **kwargs: Any) -> Phantom:
+        asked = signature.bind(*args, **kwargs)
+        asked.apply_defaults()
+        inputs.field(make.__name__, asked.arguments["field"])
         with tissues.recording() as read:
             phantom = make(*args, **kwargs)
         phantom.pools.attrs["tissue_numbers"] = json.dumps([_record(entry) for entry in read.values()])

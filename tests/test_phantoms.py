@@ -39,7 +39,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(params=list(phantoms.registry))
+@pytest.fixture(scope="module", params=list(phantoms.registry))
 def bone(request):
     return phantoms.registry[request.param](**SMALL[request.param])
 
