@@ -7,8 +7,10 @@ follows from them. ``registry`` maps names to functions. :func:`cohort` draws pe
 from collections.abc import Callable
 
 from ..errors import InputError
+from .calcaneus import calcaneus
 from .cohort import cohort, person
 from .cortical import cortical
+from .femur import femur
 from .haversian import haversian
 from .marrow import marrow_block
 from .phantom import Phantom
@@ -21,6 +23,8 @@ from .vials import vials
 registry: dict[str, Callable[..., Phantom]] = {
     "spine": spine,
     "vertebra": vertebra,
+    "femur": femur,
+    "calcaneus": calcaneus,
     "trabecular": trabecular,
     "cortical": cortical,
     "haversian": haversian,

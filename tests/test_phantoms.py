@@ -31,6 +31,8 @@ SMALL = {
     "spine": {"resolution": 5e-3},
     "vertebra": {"resolution": 4e-3},
     "trabecular": {"size": 2e-3, "resolution": 80e-6, "morphometry": False},
+    "femur": {"resolution": 5e-3},
+    "calcaneus": {"resolution": 5e-3},
     "cortical": {"resolution": 3e-3, "slices": 2},
     "haversian": {"resolution": 25e-6},
     "tendon": {"resolution": 3e-3},
