@@ -43,11 +43,11 @@ class Anatomy:
 
     def whole(self) -> Shape:
         """The bone with its shell."""
-        tuber = geometry.superellipsoid(self.at(1.5, -23.5, 18.5), self.at(13.0, 12.5, 17.5), 2.5, 2.5)
+        tuber = geometry.superellipsoid(self.at(2.0, -23.5, 18.5), self.at(14.0, 12.5, 17.5), 2.5, 2.5)
         body = self._tube((2, -20, 19.5, 14.5), (2.5, -6, 20, 13.8), (3, 8, 19, 12.5), squash=(0.88, 1, 1))
         facet = self._tube((3, -3.5, 29, 7), (2, 3, 31.5, 9.5), (1, 8, 28, 8.5), squash=(1.15, 1, 1))
         front = geometry.superellipsoid(self.at(3.0, 22.0, 17.5), self.at(11.0, 15.1, 11.0), 3.0, 2.5)
-        shelf = self._tube((-4, 9, 27, 6.5), (-12, 9.5, 29.5, 5.2), (-18, 9.5, 30.5, 4.2), squash=(1, 1.5, 0.85))
+        shelf = self._tube((-4, 9, 27, 6.5), (-13, 9.5, 29.5, 5.4), (-20.0, 9.5, 30.5, 4.2), squash=(1, 1.5, 0.85))
         medial = self._tube((-4, -27, 7.5, 7), (-4.5, -19, 6.5, 5), squash=(1, 1, 1))
         lateral = self._tube((8, -27, 8, 5.5), (7.5, -20, 8.5, 4.5))
         return geometry.union(tuber, body, facet, front, shelf, medial, lateral, blend=6e-3)

@@ -22,7 +22,7 @@ _WALL = -0.030  # m; below this height the shell becomes the cortex of the shaft
 _BOTTOM = -0.085  # m; where the field of view cuts the shaft
 _STREAKS = (4e-3, 22e-3)  # m; lengths over which fat in muscle comes and goes
 # BV/TV between the regions that were measured, relative to that of the neck.
-_WARD, _TROCHANTER, _INTERTROCHANTERIC, _FADING = 0.40, 0.62, 0.60, 0.25
+_WARD, _TROCHANTER, _INTERTROCHANTERIC, _FADING = 0.25, 0.62, 0.60, 0.25
 
 
 @dataclass(frozen=True)
@@ -280,9 +280,9 @@ def _density(bone: Anatomy, condition: str) -> tuple[list[Region], float]:
     return [
         Region((float(centre[0]), 0.0, float(centre[2])), (0.012,) * 3, head),
         # The main compressive bundle, from the upper head to the calcar.
-        Region(bone.on_neck(0.62, 0.22 * bone.neck_width), (0.009, 0.03, 0.010), 0.5 * (head + neck)),
+        Region(bone.on_neck(0.70, 0.25 * bone.neck_width), (0.008, 0.03, 0.009), 0.5 * (head + neck)),
         Region(bone.on_neck(0.50, -0.3 * bone.neck_width), (0.010, 0.03, 0.007), neck),  # arch of tension
-        Region(bone.on_neck(0.36, 0.05 * bone.neck_width), (0.007, 0.03, 0.007), _WARD * neck),  # Ward's triangle
+        Region(bone.on_neck(0.34, 0.02 * bone.neck_width), (0.0095, 0.03, 0.0095), _WARD * neck),  # Ward's triangle
         Region((0.013, -0.004, 0.012), (0.010, 0.02, 0.014), _TROCHANTER * neck),
         Region((0.0, 0.0, -0.016), (0.014, 0.03, 0.010), _INTERTROCHANTERIC * neck),
         Region((0.0, 0.0, -0.060), (0.03, 0.03, 0.016), _FADING * neck),
