@@ -57,7 +57,7 @@ def porosity(bone: Any, cortex: Any) -> float:
 
 
 def canals(
-    bone: Any, cortex: Any, voxel_size: float | Sequence[float], axis: int = 0, smallest: float = 0.0
+    bone: Any, cortex: Any, voxel_size: float | Sequence[float] | np.ndarray, axis: int = 0, smallest: float = 0.0
 ) -> Canals:
     """Canals of a cortex on its slices across `axis`.
 
@@ -115,7 +115,7 @@ def canals(
                   float(np.mean(densities)), mean)
 
 
-def cortical_thickness(cortex: Any, voxel_size: float | Sequence[float], border: str = "open") -> Thickness:
+def cortical_thickness(cortex: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open") -> Thickness:
     """Local thickness of the cortex, its pores filled; see :func:`bonemri.phantoms.thickness.local_thickness`."""
     return local_thickness(cortex, voxel_size, border)
 

@@ -43,7 +43,7 @@ def spiral(count: int) -> np.ndarray:
     return np.stack([z, across * np.sin(angle), across * np.cos(angle)], axis=1)
 
 
-def fabric(mask: Any, voxel_size: float | Sequence[float], directions: int = 256) -> Fabric:
+def fabric(mask: Any, voxel_size: float | Sequence[float] | np.ndarray, directions: int = 256) -> Fabric:
     """Mean intercept length along many directions, and the ellipsoid through it.
 
     The mean intercept length along n is the mean length of the chords that parallel lines along n cut out of the

@@ -114,7 +114,7 @@ def euler_number(mask: Any, border: str = "open") -> float:
     return total
 
 
-def connectivity(mask: Any, voxel_size: float | Sequence[float], border: str = "open") -> Connectivity:
+def connectivity(mask: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open") -> Connectivity:
     """Parts, cavities, handles: see :class:`Connectivity`.
 
     Raises
@@ -144,7 +144,7 @@ def connectivity(mask: Any, voxel_size: float | Sequence[float], border: str = "
                         handles / volume)
 
 
-def measure(mask: Any, voxel_size: float | Sequence[float], border: str = "open") -> dict[str, float]:
+def measure(mask: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open") -> dict[str, float]:
     """Morphometry of trabecular bone.
 
     Parameters
@@ -190,7 +190,7 @@ def measure(mask: Any, voxel_size: float | Sequence[float], border: str = "open"
     }
 
 
-def measure_cortical(bone: Any, cortex: Any, voxel_size: float | Sequence[float]) -> dict[str, float]:
+def measure_cortical(bone: Any, cortex: Any, voxel_size: float | Sequence[float] | np.ndarray) -> dict[str, float]:
     """Morphometry of cortical bone.
 
     Parameters

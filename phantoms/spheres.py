@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit, types
 
 _POINTS = types.float64[:, ::1]
+_CELLS = types.int64[:, ::1]
 _INDEX = types.int32[:, :, ::1]
 _MAP = types.float64[:, :, ::1]
 _SOLID = types.uint8[:, :, ::1]
@@ -20,6 +21,7 @@ STEPS = 16
 SHRINK = 0.8
 REACH = 0.9  # of a voxel: half its space diagonal (.87), as far as a ridge can lie from the nearest centre
 SLACK = 1.0  # of a voxel: how far the stairs of a mask stand off the surface they stand for, on either side
+SHARE = 0.1  # of the larger sphere's radius: where that is a few voxels, a voxel would be too much
 TURN = 0.8  # cosine: neighbours whose surfaces lie in directions closer than 37 degrees see one and the same surface
 
 
@@ -58,6 +60,21 @@ def nearest(points, edge, solid, index, distance):
                         if square < best:
                             best, found = square, candidate
                     distance[z, y, x], index[z, y, x] = best, found
+
+
+@njit(types.void(_POINTS, _CELLS, _VECTOR, _SOLID, _INDEX, _MAP), **_OPTIONS)
+def seed(points, cells, edge, solid, index, distance):
+    """Offer each surface point to the solid voxels around the one, `cells` (point, 3), that it was found at."""
+    nz, ny, nx = solid.shape
+    for p in range(points.shape[0]):
+        for n in range(125):
+            z, y, x = cells[p, 0] + n // 25 - 2, cells[p, 1] + (n // 5) % 5 - 2, cells[p, 2] + n % 5 - 2
+            if z < 0 or y < 0 or x < 0 or z >= nz or y >= ny or x >= nx or solid[z, y, x] == 0:
+                continue
+            dz, dy, dx = points[p, 0] - z * edge[0], points[p, 1] - y * edge[1], points[p, 2] - x * edge[2]
+            square = dz * dz + dy * dy + dx * dx
+            if square < distance[z, y, x]:
+                distance[z, y, x], index[z, y, x] = square, p
 
 
 @njit(types.int64(_POINTS, _VECTOR, _SOLID, _INDEX, _SOLID), **_OPTIONS)
@@ -156,15 +173,15 @@ def cover(spheres, edge, solid, diameter):
     """Write into each solid voxel the diameter of the largest sphere that covers its centre.
 
     The spheres come in descending order, so that a voxel is written once: a pointer in each row leads on to the
-    next voxel still free. A sphere that stands out of a larger one near its centre by less than SLACK is left out:
-    it lives in the roughness of the surface, where the stairs of the grid make ridges of their own, which would
-    fill the outermost layer of a thick body with tiny spheres. `owner` remembers around each centre the sphere
-    that stands for it. Voxels covered by none keep what they have.
+    next voxel still free. A sphere that stands out of a larger one near its centre by less than SLACK and
+    SHARE is left out: it lives in the roughness of the surface, where the stairs of the grid make ridges of their
+    own, which would fill the outermost layer of a thick body with tiny spheres. `owner` remembers around each
+    centre the sphere that stands for it. Voxels covered by none keep what they have.
     """
     nz, ny, nx = solid.shape
     free = np.empty((nz, ny, nx + 1), dtype=np.int32)
     owner = np.full((nz, ny, nx), -1, dtype=np.int32)
-    slack = SLACK * min(edge[0], edge[1], edge[2])
+    small = min(edge[0], edge[1], edge[2])
     for z in range(nz):
         for y in range(ny):
             free[z, y, nx] = nx
@@ -174,7 +191,7 @@ def cover(spheres, edge, solid, diameter):
         pz, py, px, radius = spheres[s, 0], spheres[s, 1], spheres[s, 2], spheres[s, 3]
         cz, cy, cx = int(np.rint(pz / edge[0])), int(np.rint(py / edge[1])), int(np.rint(px / edge[2]))
         cz, cy, cx = min(max(cz, 0), nz - 1), min(max(cy, 0), ny - 1), min(max(cx, 0), nx - 1)
-        least, holder, last_other = slack, -1, -1
+        least, holder, last_other = SLACK * small, -1, -1
         for az in range(max(0, cz - 2), min(nz, cz + 3)):
             for ay in range(max(0, cy - 2), min(ny, cy + 3)):
                 for ax in range(max(0, cx - 2), min(nx, cx + 3)):
@@ -184,7 +201,7 @@ def cover(spheres, edge, solid, diameter):
                     last_other = other
                     dz, dy, dx = spheres[other, 0] - pz, spheres[other, 1] - py, spheres[other, 2] - px
                     out = np.sqrt(dz * dz + dy * dy + dx * dx) + radius - spheres[other, 3]
-                    if out < least:
+                    if out < least and out < SHARE * spheres[other, 3]:
                         least, holder = out, other
         if owner[cz, cy, cx] < 0:
             owner[cz, cy, cx] = holder if holder >= 0 else s

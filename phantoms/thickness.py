@@ -59,7 +59,7 @@ def smooth(fraction: np.ndarray) -> np.ndarray:
     return gaussian_filter(fraction, SMOOTHING[kind], mode="nearest", truncate=4.0)
 
 
-def surface(fraction: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def surface(fraction: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points on the surface of a structure, between voxel centres inside and outside.
 
     The distance from a voxel centre to the nearest centre *outside*, which is what a distance transform gives,
@@ -82,10 +82,8 @@ def surface(fraction: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndar
     -------
     points : array (point, 3)
         Positions, in the unit of `edge`, from the centre of the first voxel.
-    index : array of int32 (z, y, x)
-        The nearest of the points around a voxel inside, -1 where there is none.
-    square : array (z, y, x)
-        Square of its distance, inf where there is none.
+    cells : array of int (point, 3)
+        The voxel (z, y, x) inside, next to each point.
     """
     inside, level = fraction >= 0.5, smooth(fraction)
     positions: list[np.ndarray] = []
@@ -105,19 +103,11 @@ def surface(fraction: np.ndarray, edge: np.ndarray) -> tuple[np.ndarray, np.ndar
         found[:, axis] += way
         positions.append(found)
         voxels.append(np.where(in_one[:, None], at, after))
-    points = np.concatenate(positions) * edge
-    cells = np.concatenate(voxels)
-    distance = ((points - cells * edge) ** 2).sum(axis=1)
-    index = np.full(fraction.shape, -1, dtype=np.int32)
-    square = np.full(fraction.shape, np.inf)
-    order = np.argsort(-distance, kind="stable")  # the nearest is written last
-    index[tuple(cells[order].T)] = order
-    square[tuple(cells[order].T)] = distance[order]
-    return np.ascontiguousarray(points), index, square
+    return np.ascontiguousarray(np.concatenate(positions) * edge), np.ascontiguousarray(np.concatenate(voxels))
 
 
 def local_thickness(
-    mask: Any, voxel_size: float | Sequence[float], border: str = "open", margin: float | None = None
+    mask: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open", margin: float | None = None
 ) -> Thickness:
     """Local thickness by maximal inscribed spheres.
 
@@ -173,8 +163,10 @@ def local_thickness(
         fraction = np.pad(fraction, pad)
     unit = edge.min()
     scaled = edge / unit  # numbers of order one, whatever the unit: the same bits at any voxel size of one shape
-    points, index, square = surface(fraction, scaled)
+    points, cells = surface(fraction, scaled)
     solid = (fraction >= 0.5).astype(np.uint8)
+    index, square = np.full(solid.shape, -1, dtype=np.int32), np.full(solid.shape, np.inf)
+    spheres.seed(points, cells, scaled, solid, index, square)
     spheres.nearest(points, scaled, solid, index, square)
     keep = np.zeros_like(solid)
     balls = np.empty((spheres.ridge(points, scaled, solid, index, keep), 4))
