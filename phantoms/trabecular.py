@@ -23,6 +23,7 @@ BANDWIDTH = 0.2  # of the fields' spectrum: trabeculae of one size, but no latti
 _ACROSS = 4.0  # voxels of the working grid across a trabecula, at least
 _MEASURED_ACROSS = 2.9  # voxels across a trabecula from which their volume fractions are measured; else the finer grid
 _THICKEST = 0.75  # radius times wave number beyond which neighbours run into each other, and "thickness" means nothing
+_NATURAL = (0.15, 0.45)  # plates: less falls apart into loose rods, more parts the marrow by walls without holes
 _ANY = np.ones((3, 3, 3), bool)  # neighbours by face, edge or corner
 
 
@@ -286,7 +287,8 @@ def trabecular(
         Longest over shortest mean intercept length, 1 to 3.
     plates : float
         0 (rods) to 1 (plates without holes). BV/TV ties it to thickness and spacing: with two of the three given the
-        third follows, and with one or none the condition's thickness stands first, then its spacing.
+        third follows, and with one or none the condition's thickness stands first, then its spacing as near as plates
+        of 0.15 to 0.45 allow: fewer would leave loose rods, more would part the marrow by walls without holes.
     size : float or three float
         Edges (m) of the block, along z, y, x.
     pdff, perfusion_fraction : float
@@ -368,9 +370,9 @@ def _wanted(
         return plan(share, thickness, spacing, plates, ratio, where)
     thick = value("thickness", thickness, 20e-6, 1e-3, "m")
     apart = value("spacing", spacing, 50e-6, 5e-3, "m")
-    if spacing is None:  # nobody asked for this one: the nearest that BV/TV and thickness allow
-        low, high = (thick * _ratio(share, end, ratio) for end in (0.0, 1.0))
-        apart = float(np.clip(apart, low * (1 + 1e-9), high * (1 - 1e-9)))
+    if spacing is None:  # nobody asked for this one: the nearest that BV/TV, thickness and a natural mix allow
+        low, high = (thick * _ratio(share, end, ratio) for end in _NATURAL)
+        apart = float(np.clip(apart, low, high))
     return plan(share, thick, apart, None, ratio, where)
 
 

@@ -191,6 +191,14 @@ def test_spacing_over_thickness_rises_with_plates_and_falls_with_bvtv():
     assert gaps == sorted(gaps, reverse=True)
 
 
+@pytest.mark.parametrize("bvtv", [0.05, 0.3])
+def test_bvtv_alone_never_asks_for_loose_rods_or_closed_walls(bvtv):
+    phantom = trabecular(bvtv=bvtv, resolution=100e-6, morphometry=False)
+    assert 0.14 < json.loads(phantom.pools.attrs["parameters"])["plates"] < 0.46
+    assert phantom.pools.attrs["bvtv"] == pytest.approx(bvtv, abs=2e-4)
+    assert phantom.pools.attrs["marrow_connected"] > 0.95
+
+
 @pytest.mark.parametrize(("thickness", "spacing", "plates"), [(150e-6, 700e-6, None), (None, 700e-6, 0.3),
                                                               (150e-6, None, 0.3)])
 def test_any_two_of_three_give_the_third(thickness, spacing, plates):
