@@ -115,7 +115,9 @@ def canals(
                   float(np.mean(densities)), mean)
 
 
-def cortical_thickness(cortex: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open") -> Thickness:
+def cortical_thickness(
+    cortex: Any, voxel_size: float | Sequence[float] | np.ndarray, border: str = "open"
+) -> Thickness:
     """Local thickness of the cortex, its pores filled; see :func:`bonemri.phantoms.thickness.local_thickness`."""
     return local_thickness(cortex, voxel_size, border)
 
