@@ -178,7 +178,7 @@ def _check_numbers(pools: xr.Dataset, where: str) -> None:
     blank = np.full(len(kind), np.nan)
     observed, intrinsic = (np.isfinite(pools[name].values if name in pools else blank)
                            for name in ("T1_observed", "T1_intrinsic"))
-    exchanging: np.ndarray = (pools["exchange"].values > 0).any(axis=1)
+    exchanging = np.asarray((pools["exchange"].values > 0).any(axis=1))
     for row, name in enumerate(pools["pool"].values):
         given = "T1_intrinsic" if exchanging[row] else "T1_observed"
         right, wrong = (intrinsic, observed) if exchanging[row] else (observed, intrinsic)

@@ -271,3 +271,15 @@ def test_chi_is_the_mean_over_the_pools():
 
 def test_bone_is_what_its_kinds_say():
     assert {pool.kind for pool in recipes.bone(FULL, "trabecular", field=3.0)} == set(BONE)
+
+
+def test_the_offset_of_a_phantom_is_that_of_its_chi():
+    from bonemri.simulator.engines import susceptibility
+
+    cube = phantoms.trabecular(size=1.5e-3, resolution=75e-6, morphometry=False)
+    chi, water = cube.chi(), tissues.value("water.chi")
+    shift = susceptibility.field(chi, (75e-6,) * 3, direction=(1, 0, 2), outside=water)
+    np.testing.assert_array_equal(cube.offset((1, 0, 2)), susceptibility.to_hertz(shift, 3.0))
+    low = phantoms.trabecular(size=1.5e-3, resolution=75e-6, morphometry=False, field=1.5)
+    # bone and fat are the same at both fields, so the offset goes with the field
+    np.testing.assert_allclose(low.offset(), cube.offset() / 2, rtol=1e-6, atol=1e-6)
