@@ -77,7 +77,7 @@ class Anatomy:
                                [0.97 * shaft, shaft, 1.16 * shaft, 1.2 * shaft], (1, 0.92, 1))
         greater = geometry.tube([(0.009, -0.003, -0.012), (0.0145, -0.005, 0.010), (0.0140, -0.009, 0.027)],
                                 [0.0175, 0.0140, 0.0085], (1, 1.25, 1))
-        lesser = geometry.tube([(-0.006, -0.006, -0.030), (-0.0165, -0.010, -0.037)], [0.0115, 0.0062], (1, 1, 1.3))
+        lesser = geometry.tube([(-0.006, -0.005, -0.031), (-0.0195, -0.0055, -0.037)], [0.0115, 0.0072], (1, 1.1, 1.3))
         bone = geometry.union(column, neck, greater, lesser, blend=9e-3)
         return geometry.union(bone, head, blend=5e-3)
 
@@ -107,20 +107,21 @@ class Anatomy:
         centre, half = (low + high) / 2, (high - low) / 2 - 1e-4
         thigh = geometry.superellipsoid(tuple(centre), tuple(half), 8.0, 8.0)
         head = self.middle
-        gluteus = geometry.tube([(0.024, 0, head[2] + 0.005), (0.010, 0, head[2] + 0.030), (-0.010, 0, high[2] + 0.02)],
-                                [0.006, 0.012, 0.016], (1, 2.2, 1))
-        medius = geometry.tube([(0.036, 0, 0.018), (0.036, 0, head[2] + 0.015), (0.024, 0, high[2] + 0.02)],
-                               [0.004, 0.0075, 0.011], (1, 3, 1))
-        lateral = geometry.tube([(0.030, 0, -0.018), (0.029, 0, -0.050), (0.028, 0, low[2] - 0.02)],
-                                [0.0045, 0.0105, 0.0130], (1, 2.3, 1))
-        psoas = geometry.tube([(-0.021, -0.006, -0.042), (-0.036, 0.004, -0.018), (-0.050, 0.014, 0.004)],
-                              [0.005, 0.0095, 0.0105], (1, 1.5, 1))
-        medial = geometry.tube([(-0.036, 0, low[2] - 0.02), (-0.046, 0, -0.060), (-0.070, 0, -0.030)],
-                               [0.0135, 0.0120, 0.0075], (1, 2.2, 1))
-        adductor = geometry.tube([(-0.062, 0, low[2] - 0.02), (-0.072, 0, -0.062)], [0.0100, 0.0090], (1, 2.8, 1))
-        obturator = geometry.tube([(-0.018, -0.012, 0.000), (-0.048, -0.008, -0.004), (-0.085, 0.0, 0.002)],
-                                  [0.004, 0.007, 0.010], (1, 1.8, 1))
-        muscles, taken = [], []
+        gluteus = geometry.tube([(0.022, 0, head[2] + 0.004), (0.010, 0, head[2] + 0.026), (-0.008, 0, high[2] + 0.02)],
+                                [0.006, 0.014, 0.021], (1, 2.2, 1))
+        medius = geometry.tube([(0.036, 0, 0.016), (0.037, 0, head[2] + 0.015), (0.030, 0, high[2] + 0.02)],
+                               [0.004, 0.0085, 0.0125], (1, 3, 1))
+        lateral = geometry.tube([(0.031, 0, -0.014), (0.031, 0, -0.050), (0.030, 0, low[2] - 0.02)],
+                                [0.0045, 0.0140, 0.0155], (1, 2.3, 1))
+        psoas = geometry.tube([(-0.022, -0.006, -0.044), (-0.036, 0.004, -0.019), (-0.050, 0.014, 0.005)],
+                              [0.006, 0.0110, 0.0120], (1, 1.5, 1))
+        medial = geometry.tube([(-0.029, 0, low[2] - 0.02), (-0.041, 0, -0.060), (-0.070, 0, -0.034)],
+                               [0.0165, 0.0150, 0.0100], (1, 2.2, 1))
+        adductor = geometry.tube([(-0.060, 0, low[2] - 0.02), (-0.076, 0, -0.058)], [0.0150, 0.0130], (1, 2.8, 1))
+        obturator = geometry.tube([(-0.018, -0.012, -0.002), (-0.048, -0.008, -0.005), (-0.085, 0.0, -0.003)],
+                                  [0.005, 0.009, 0.012], (1, 1.8, 1))
+        muscles: list[Layer] = []
+        taken: list[Shape] = []
         inside = geometry.inset(thigh, 2.0e-3)
         for shape in (gluteus, medius, lateral, psoas, obturator, medial, adductor):
             # Fat parts the muscles: each ends a millimetre before those already there.
