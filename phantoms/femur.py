@@ -162,7 +162,8 @@ def femur(
     ----------
     condition : str
         One of ``simulator.tissues.CONDITIONS``: sets every value that is not given. ``fractured`` is the sound hip of
-        someone with an osteoporotic fracture.
+        someone with an osteoporotic fracture. Bone and fat of ``young``, ``old`` and ``osteopenic`` are the adult mean:
+        no others are tabulated for this bone; perfusion and diffusion are their own where known.
     seed : int
         Draws sizes and the patterns of composition.
     resolution : float
