@@ -137,7 +137,7 @@ def cortical(
     measured = {"porosity": met, "cortical_thickness": body.tibia.thickness(), "cortical_area": body.tibia.area(),
                 **haversian.statistics(of_tibia, body.tibia.area()), **fitted}
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, condition=condition,
-                         parameters=parameters, measured=measured)
+                         parameters=parameters, measured=measured, endless=True)
 
 
 def _vials(body: leg.Leg) -> dict[str, tuple[float, float]]:

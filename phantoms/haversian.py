@@ -296,7 +296,7 @@ def haversian(
                   "slices": slices, "susceptibility_applied": susceptibility_applied}
     measured = {"porosity": met, "cortical_thickness": depth, **statistics(canals, depth * width)}
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, condition=condition,
-                         parameters=parameters, measured=measured)
+                         parameters=parameters, measured=measured, endless=True)
 
 
 def checked(where: str, condition: str, seed: int, slices: int) -> tuple[str, int, int]:

@@ -46,8 +46,8 @@ def seed(where: str, value: Any) -> int:
 
 def resolution(where: str, value: Any, smallest_side: float) -> float:
     """`value` (m) as the edge of a voxel that fits into the thing it shall resolve."""
-    found = number(where, "resolution", value, 0.0, math.inf, "m")
-    if found == 0 or math.isinf(found):
+    found = number(where, "resolution", value, -math.inf, math.inf, "m")
+    if found <= 0 or math.isinf(found):
         raise InputError(f"{where}: resolution is {value!r}, should be the edge of a voxel in m, such as 2e-3")
     if found > smallest_side:
         raise InputError(f"{where}: resolution is {found:g} m, larger than the object itself; "

@@ -67,6 +67,7 @@ class Phantom:
         condition: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         measured: Mapping[str, float] | None = None,
+        endless: bool = False,
     ) -> Phantom:
         """Assemble a phantom on a centred grid of cubic voxels from its pools.
 
@@ -84,6 +85,8 @@ class Phantom:
             What the phantom was asked for, kept as JSON.
         measured : mapping, optional
             Morphometry measured on the finished phantom, kept as attributes.
+        endless : bool
+            The slices are cuts of a thing that goes on along z, such as a shaft: its field is that of all of it.
         """
         shape = pools[0].density.shape
         coords = {dim: (np.arange(n) - (n - 1) / 2) * resolution for dim, n in zip(SPACE, shape, strict=True)}
@@ -98,6 +101,7 @@ class Phantom:
             "voxel_size": np.full(3, float(resolution)),
             "affine": affine.ravel(),
             "parameters": json.dumps({k: _plain(v) for k, v in (parameters or {}).items() if v is not None}),
+            "endless": int(endless),
             **{key: float(value) for key, value in (measured or {}).items()},
         }
         return cls(dataset, name)
@@ -183,6 +187,9 @@ class Phantom:
     def offset(self, direction: Sequence[float] = (0.0, 0.0, 1.0), outside: float | None = None) -> np.ndarray:
         """Frequency offset (Hz) of 1H in each voxel (z, y, x) by the susceptibility of all others.
 
+        The grid lies alone in the medium `outside`; a phantom that is a cut of a shaft (``attrs["endless"]``) goes on
+        along z instead, as a shaft does: a slice by itself would have the field of a wafer.
+
         Parameters
         ----------
         direction : sequence of float
@@ -199,7 +206,11 @@ class Phantom:
 
         outside = tissues.value("water.chi") if outside is None else outside
         size = tuple(float(edge) for edge in np.asarray(self.pools.attrs["voxel_size"]))
-        shift = susceptibility.field(self.chi(outside), size, direction=direction, outside=outside)
+        chi = self.chi(outside)
+        if self.pools.attrs.get("endless", 0):
+            shift = _endless(chi - outside, size, direction)
+        else:
+            shift = susceptibility.field(chi, size, direction=direction, outside=outside)
         return susceptibility.to_hertz(shift, self.field_strength)
 
     @property
@@ -267,6 +278,23 @@ class Phantom:
             ):
                 raise InputError(f"{path}: truth.{name} does not follow from the pools of the same file")
         return phantom
+
+
+def _endless(chi: np.ndarray, size: tuple[float, ...], direction: Sequence[float]) -> np.ndarray:
+    """Relative shift (ppm) in slices of a thing that goes on along z; `chi` relative to the medium around it.
+
+    The grid repeats along z, and across it stands in a wide frame of the medium, so that its copies are far. A
+    periodic field has no mean; that of an endless cylinder of the mean chi, seen from outside, has: it is added.
+    """
+    from ..simulator.engines import susceptibility
+
+    wide = [(0, 0), *((math.ceil(n / 2), math.ceil(n / 2)) for n in chi.shape[1:])]
+    framed = np.pad(chi, wide)
+    shift = susceptibility.field(framed, size, direction=direction, periodic=True)
+    along = np.asarray(direction, dtype=float) / np.linalg.norm(direction)
+    shift = shift + framed.mean() * (1 / 3 - (1 - along[2] ** 2) / 2)
+    (_, _), (top, _), (left, _) = wide
+    return shift[:, top : top + chi.shape[1], left : left + chi.shape[2]]
 
 
 def sourced(make: Callable[..., Phantom]) -> Callable[..., Phantom]:

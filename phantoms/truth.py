@@ -22,7 +22,7 @@ TRUTH = {
     "bvtv": ("1", "trabecular bone volume over trabecular bone and marrow volume, cortex excluded"),
     "T1": ("s", "longitudinal relaxation time, where all visible pools share it"),
     "T2": ("s", "transverse relaxation time, where all visible pools share it"),
-    "r2star": ("1/s", "1/T2 + R2', where all visible pools share it"),
+    "r2star": ("1/s", "1/T2 + R2', where all visible pools share it and no trabeculae add their own"),
     "r2star_water": ("1/s", "1/T2 + R2' of water, where all visible water shares it"),
     "r2star_fat": ("1/s", "1/T2 + R2' of fat, where all fat shares it"),
     "porosity": ("1", "pore volume over volume of cortical bone with its pores"),
@@ -108,8 +108,11 @@ def _relaxation(pools: xr.Dataset) -> dict[str, np.ndarray]:
     values = {}
     for quantity, variable in (("T1", "T1_observed"), ("T2", "T2")):
         values[quantity] = _shared(density, pools, variable, visible)
+    # Among trabeculae R2' emerges from their structure, and depends on how it is seen: no number is true by itself.
+    solid = np.isin(kind, BONE) & np.char.startswith(pools["pool"].values.astype(str), TRABECULAR)
+    among = _sum(pools["volume_fraction"].values, solid) > 0
     for quantity, kinds in (("r2star", VISIBLE), ("r2star_water", WATER), ("r2star_fat", ("fat",))):
-        values[quantity] = _shared(density, pools, "R2star", np.isin(kind, kinds))
+        values[quantity] = np.where(among, np.nan, _shared(density, pools, "R2star", np.isin(kind, kinds)))
     return values
 
 
@@ -127,13 +130,13 @@ def _bone(pools: xr.Dataset) -> dict[str, np.ndarray]:
     phosphorus = np.where(moles > 0, phosphorus, np.nan)  # tendon and agar have no mineral that could be too little
     water = bound + pore
     water = np.where(water > 0, water, _sum(density, kind == "solution"))  # a gel: its water is its solution
-    wet = np.where(bound + pore > 0, 1.0, np.nan)
+    tissue = np.where(_sum(density, kind != "") > 0, 1.0, np.nan)  # none is a fact, where there is something
     log_mean, log_width = _log_moments(pools, kind == "pore_water")
     return {
         "porosity": _ratio(pores, pores + cortical),
-        "bound_water": bound * wet,
-        "pore_water": pore * wet,
-        "total_water": (bound + pore) * wet,
+        "bound_water": bound * tissue,
+        "pore_water": pore * tissue,
+        "total_water": (bound + pore) * tissue,
         "bound_fraction": _ratio(bound, bound + pore),
         "T2star_bound": 1 / _shared(density, pools, "R2star", kind == "bound_water"),
         "T2star_pore": 1 / _shared(density, pools, "R2star", kind == "pore_water"),

@@ -386,3 +386,21 @@ def test_an_unknown_shape_of_pore_is_refused():
         pores.surface_to_volume(1e-5, "slab")
     with pytest.raises(InputError, match="slab"):
         pores.slowest_rate(1e-5, 1e-5, D, "slab")
+
+
+def test_the_field_of_a_cut_is_that_of_the_shaft():
+    """Inside a canal along B0 the offset against the bone is a third of the contrast, however thin the cut."""
+    from bonemri.simulator.constants import PROTON
+
+    offsets = {}
+    for slices in (1, 4):
+        block = haversian(seed=2, resolution=20e-6, slices=slices)
+        offsets[slices] = block.offset()
+        canal = sum(block.pools["volume_fraction"].values[i] for i, k in enumerate(block.pools["kind"].values)
+                    if k == "pore_water")
+    np.testing.assert_allclose(offsets[4][1], offsets[1][0], atol=0.05)  # Hz; single precision of some 100 Hz
+    contrast = tissues.value("water.chi") - tissues.value("bone.chi")
+    # lacunar pores hold about a per cent of water in the bone between canals
+    inside, bone = canal > 0.99, canal < 0.05
+    step = offsets[4][inside].mean() - offsets[4][bone].mean()
+    assert step == pytest.approx(contrast * 1e-6 / 3 * PROTON * 3.0, rel=0.05)
