@@ -68,7 +68,8 @@ def cortical(
         Four reference vials before the shin: 10 to 40 % H2O in D2O, with MnCl2 to the T2 of bound water.
     susceptibility_applied : bool
         True where the susceptibility field is applied to the pools: R2' of pore water is then zero. Default: with
-        `canals`, where the structure that makes the field is there.
+        `canals`, where the structure that makes the field is there; its canals are straight, and what tilted ones
+        would add to R2' is lacking then.
     exchange : bool
         True: bound water and collagen exchange, and have intrinsic T1 (see :mod:`bonemri.phantoms.transfer`).
 

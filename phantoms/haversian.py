@@ -259,7 +259,8 @@ def haversian(
     slices : int
         Voxels along z, the direction of the canals.
     susceptibility_applied : bool
-        True (default, since the structure is resolved): R2' of pore water is zero.
+        True (default, since the structure is resolved): R2' of pore water is zero. The canals drawn here are
+        straight; the recipe's R2' comes mostly from their tilt, which this structure therefore lacks.
 
     Returns
     -------
