@@ -283,3 +283,18 @@ def test_the_offset_of_a_phantom_is_that_of_its_chi():
     low = phantoms.trabecular(size=1.5e-3, resolution=75e-6, morphometry=False, field=1.5)
     # bone and fat are the same at both fields, so the offset goes with the field
     np.testing.assert_allclose(low.offset(), cube.offset() / 2, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("direction", "inside"), [((0, 0, 1), 1 / 3), ((1, 0, 0), -1 / 6), ((0, 1, 1), 1 / 12)])
+def test_the_field_of_an_endless_cylinder(direction, inside):
+    """Lorentz-corrected shift inside: dchi/6 (3 cos^2 - 1); along B0 there is none outside."""
+    from bonemri.phantoms.phantom import _endless
+
+    radius, n = 12, 64
+    y, x = np.meshgrid(np.arange(n) - (n - 1) / 2, np.arange(n) - (n - 1) / 2, indexing="ij")
+    distance = np.hypot(y, x)
+    shift = _endless(np.clip(radius + 0.5 - distance, 0, 1)[None], (1.0, 1.0, 1.0), direction)[0]
+    # copies stand 128 away and give at most (12/128)^2 / 2 of the cylinder's own field, in pairs that cancel
+    np.testing.assert_allclose(shift[distance < radius - 2].mean(), inside, atol=2e-3)
+    if direction == (0, 0, 1):
+        np.testing.assert_allclose(shift[distance > radius + 1], 0, atol=1e-6)  # single precision
