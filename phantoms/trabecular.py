@@ -178,6 +178,8 @@ def structure(
     from scipy import ndimage
 
     times = max(1, math.ceil(resolution * _ACROSS / wanted.thickness - 1e-9))
+    while times > 1 and math.prod(shape) * times**3 > MOST_VOXELS:
+        times -= 1  # a cube too large to be drawn finer than its voxels is drawn on them
     size, grid = resolution / times, tuple(n * times for n in shape)
     inputs.shape(where, grid, MOST_VOXELS)
     z, y, x = ((np.arange(n) - (n - 1) / 2) * size for n in grid)

@@ -309,3 +309,16 @@ def test_bad_input(asked, message):
         trabecular(**asked)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cube_too_large_to_be_drawn_finer_is_drawn_on_its_voxels(monkeypatch):
+    import importlib
+
+    module = importlib.import_module("bonemri.phantoms.trabecular")
+    shape = (48, 48, 48)
+    wanted = module.plan(0.16, 150e-6, None, 0.3, 1.5)
+    assert module.structure(wanted, 0, 60e-6, shape).size < 60e-6
+    monkeypatch.setattr(module, "MOST_VOXELS", 48**3)
+    drawn = module.structure(wanted, 0, 60e-6, shape)
+    assert drawn.size == 60e-6
+    assert drawn.volume.mean() == pytest.approx(0.16, abs=0.002)
