@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .acquisition.protocol import Protocol
-from .acquisition.sequences import Pool, Sequence
 from .model import Model
+from .sequences import Pool, Sequence
 
 BLOCK = 1 << 16
 """Voxels in work at a time: memory stays flat in the number of voxels."""

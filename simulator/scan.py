@@ -13,12 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from . import equations
-from .acquisition import noise, sequences
+from . import equations, sequences
+from .acquisition import noise
 from .acquisition.protocol import FatSuppression, Protocol, protocols
-from .acquisition.sequences import Sequence
 from .model import Model
 from .rungs import Matched, Pools, Scannable, unknowns_of
+from .sequences import Sequence
 
 RUNGS = ("matched", "pools", "engine", "scan")
 
@@ -58,7 +58,7 @@ def scan(
         False: the complex images of each coil, with a further dim ``coil``.
     **switches
         Rung ``pools``: confounders of the sequence, off unless given. Diffusion spin echo: ``kurtosis``,
-        ``b_offset``, ``motion_loss``, ``fat_suppression``; see `acquisition.sequences`.
+        ``b_offset``, ``motion_loss``, ``fat_suppression``; see `sequences`.
 
     Returns
     -------

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bonemri.errors import InputError
-from bonemri.simulator import equations
-from bonemri.simulator.acquisition import FatSuppression, Protocol, noise, protocols, sequences
+from bonemri.simulator import equations, sequences
+from bonemri.simulator.acquisition import FatSuppression, Protocol, noise, protocols
 
 # Positions of the ten marrow fat peaks (ppm): the last four are the glycerol and olefinic ones
 PEAKS = (0.90, 1.30, 1.59, 2.03, 2.25, 2.77, 4.10, 4.30, 5.21, 5.31)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from .. import phantoms
 from ..errors import InputError
-from ..simulator import tissues
-from ..simulator.acquisition import sequences
+from ..simulator import sequences, tissues
 from ..simulator.acquisition.noise import signal_reference
 from ..simulator.acquisition.protocol import Protocol, protocols
 from ..simulator.model import Model, cramer_rao_bound

@@ -1,15 +1,8 @@
-"""What each pulse sequence makes of a spin pool, in closed form: the physics of the rung `pools`.
-
-`registry` maps a sequence's name to a `Sequence`. Its `signal` takes one pool (and the protocol) and returns the
-signal of one mol 1H per litre of it; `simulator.scan` multiplies with the density and sums over pools. Another
-sequence joins by one function and one entry.
-"""
+"""The diffusion-weighted spin echo."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,80 +10,11 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
-from .protocol import FatSuppression, Protocol
-
-INVISIBLE = ("macromolecule", "mineral", "phosphorus")
-"""Kinds without a 1H echo: no 1H at all, or 1H whose T2 (tens of microseconds) has ended long before any echo."""
+from ..acquisition.protocol import FatSuppression, Protocol
+from .sequence import INVISIBLE, Pool, Sequence, is_finite
 
 
-@dataclass(frozen=True)
-class Pool:
-    """One spin pool over some rows: a single row where its properties are the same in every voxel.
-
-    Attributes
-    ----------
-    name, kind : str
-        As in the coords of a phantom's pools.
-    values : mapping of str to ndarray (row,)
-        ``T1_observed``, ``T2``, ``D``, ... (SI; mm2/s).
-    shift, peak_area : ndarray (peak,)
-        Spectrum: ppm, with methylene at 1.30, and relative areas.
-    """
-
-    name: str
-    kind: str
-    values: Mapping[str, NDArray[Any]]
-    shift: NDArray[Any]
-    peak_area: NDArray[Any]
-
-    def get(self, *names: str, default: float | None = None) -> NDArray[Any]:
-        """The first of these properties that has a value, row by row.
-
-        Raises
-        ------
-        InputError
-            A row is left without a value, and there is no default.
-        """
-        found: NDArray[Any] = np.full(max((np.size(v) for v in self.values.values()), default=1), np.nan)
-        for name in names:
-            if name in self.values:
-                found = np.where(np.isnan(found), self.values[name], found)
-        if np.isnan(found).any():
-            if default is None:
-                raise InputError(f"pool {self.name} ({self.kind}): {' or '.join(names)} is NaN where it has density")
-            found = np.where(np.isnan(found), default, found)
-        return found
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """A pulse sequence: its closed-form signal of a pool, its switches, and where its SNR is defined.
-
-    Attributes
-    ----------
-    signal : function (pool, protocol, **switches) -> ndarray (row, point)
-    switches : mapping of str to str
-        Each confounder that can be switched on, and what its value means.
-    reference : function (protocol) -> Protocol
-        The one-point protocol at which S_ref of the SNR is taken.
-    check : function (**switches)
-        Raises InputError for a value that makes no sense.
-    magnitude : bool
-        Whether the scanner delivers magnitude images.
-    rungs : tuple of str
-        What can be simulated of it.
-    """
-
-    name: str
-    signal: Callable[..., NDArray[Any]]
-    switches: Mapping[str, str]
-    reference: Callable[[Protocol], Protocol]
-    check: Callable[..., None]
-    magnitude: bool = True
-    rungs: tuple[str, ...] = ("matched", "pools")
-
-
-def diffusion_spin_echo(
+def signal(
     pool: Pool,
     protocol: Protocol,
     *,
@@ -152,12 +76,12 @@ def diffusion_spin_echo(
         "kurtosis": excess,
     }
     applied = protocol.replace(b=tuple(protocol["b"] + b_offset)) if b_offset else protocol
-    signal = equations.get("spin_echo_diffusion").signal(theta, applied)
+    echo = equations.get("spin_echo_diffusion").signal(theta, applied)
     if motion_loss:
-        signal = signal * (1 - motion_loss) ** (applied["b"] / 1000)
+        echo = echo * (1 - motion_loss) ** (applied["b"] / 1000)
     if pool.kind == "fat":
-        signal = signal * _unsuppressed(pool, protocol, fat_suppression)
-    return signal
+        echo = echo * _unsuppressed(pool, protocol, fat_suppression)
+    return echo
 
 
 def _unsuppressed(
@@ -182,18 +106,18 @@ def _unsuppressed(
     return suppression.residual(shift, area)
 
 
-def _check_diffusion(
+def _check(
     *, kurtosis: Any = True, b_offset: Any = 0.0, motion_loss: Any = 0.0, fat_suppression: Any = None
 ) -> None:
-    if not isinstance(kurtosis, bool) and not (_is_finite(kurtosis) and kurtosis >= 0):
+    if not isinstance(kurtosis, bool) and not (is_finite(kurtosis) and kurtosis >= 0):
         raise InputError(f"kurtosis is {kurtosis!r}: expected True, False or a number from 0 up")
-    if not _is_finite(b_offset):
+    if not is_finite(b_offset):
         raise InputError(f"b_offset is {b_offset!r}: expected a number (s/mm2)")
-    if not (_is_finite(motion_loss) and 0 <= motion_loss < 1):
+    if not (is_finite(motion_loss) and 0 <= motion_loss < 1):
         raise InputError(f"motion_loss is {motion_loss!r}: expected the fraction lost at b = 1000 s/mm2, 0 to below 1")
     if fat_suppression is not None and not isinstance(fat_suppression, FatSuppression):
         listed = fat_suppression if isinstance(fat_suppression, (tuple, list)) else [fat_suppression]
-        if not all(_is_finite(e) and 0 <= e <= 1 for e in listed):
+        if not all(is_finite(e) and 0 <= e <= 1 for e in listed):
             raise InputError(f"fat_suppression is {fat_suppression!r}: expected efficiencies from 0 to 1")
 
 
@@ -204,28 +128,15 @@ def _at_b0(protocol: Protocol) -> Protocol:
     return dataclasses.replace(protocol, table=columns | {"b": (0.0,)})
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and bool(np.isfinite(value))
-
-
-registry: dict[str, Sequence] = {
-    "diffusion_spin_echo": Sequence(
-        name="diffusion_spin_echo",
-        signal=diffusion_spin_echo,
-        switches={
-            "kurtosis": "True (pools' own), False (none) or a number for extravascular water",
-            "b_offset": "added to every nominal b (s/mm2)",
-            "motion_loss": "fraction lost at b = 1000 s/mm2",
-            "fat_suppression": "efficiency (0 to 1), one for each peak, or a FatSuppression",
-        },
-        reference=_at_b0,
-        check=_check_diffusion,
-    ),
-}
-
-
-def get(name: str) -> Sequence:
-    """The sequence of that name; InputError lists the known ones."""
-    if name not in registry:
-        raise InputError(f"unknown sequence {name!r}: expected one of {', '.join(registry)}")
-    return registry[name]
+diffusion_spin_echo = Sequence(
+    name="diffusion_spin_echo",
+    signal=signal,
+    switches={
+        "kurtosis": "True (pools' own), False (none) or a number for extravascular water",
+        "b_offset": "added to every nominal b (s/mm2)",
+        "motion_loss": "fraction lost at b = 1000 s/mm2",
+        "fat_suppression": "efficiency (0 to 1), one for each peak, or a FatSuppression",
+    },
+    reference=_at_b0,
+    check=_check,
+)

@@ -1,0 +1,22 @@
+"""The pulse sequences, one readable description each: what a scanner plays and what a spin pool answers.
+
+`registry` maps a sequence's name to a `Sequence`. Its `signal` takes one pool (and the protocol) and returns the
+signal of one mol 1H per litre of it; `simulator.scan` multiplies with the density and sums over pools. Another
+sequence joins by one file and one entry.
+"""
+
+from ...errors import InputError
+from .diffusion import diffusion_spin_echo
+from .sequence import Pool, Sequence
+
+registry: dict[str, Sequence] = {s.name: s for s in (diffusion_spin_echo,)}
+
+
+def get(name: str) -> Sequence:
+    """The sequence of that name; InputError lists the known ones."""
+    if name not in registry:
+        raise InputError(f"unknown sequence {name!r}: expected one of {', '.join(registry)}")
+    return registry[name]
+
+
+__all__ = ["Pool", "Sequence", "get", "registry"]

@@ -1,0 +1,88 @@
+"""What a pulse sequence is to a scan: its closed-form signal of a spin pool, its switches, where its SNR is defined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ..acquisition.protocol import Protocol
+
+INVISIBLE = ("macromolecule", "mineral", "phosphorus")
+"""Kinds without a 1H echo: no 1H at all, or 1H whose T2 (tens of microseconds) has ended long before any echo."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One spin pool over some rows: a single row where its properties are the same in every voxel.
+
+    Attributes
+    ----------
+    name, kind : str
+        As in the coords of a phantom's pools.
+    values : mapping of str to ndarray (row,)
+        ``T1_observed``, ``T2``, ``D``, ... (SI; mm2/s).
+    shift, peak_area : ndarray (peak,)
+        Spectrum: ppm, with methylene at 1.30, and relative areas.
+    """
+
+    name: str
+    kind: str
+    values: Mapping[str, NDArray[Any]]
+    shift: NDArray[Any]
+    peak_area: NDArray[Any]
+
+    def get(self, *names: str, default: float | None = None) -> NDArray[Any]:
+        """The first of these properties that has a value, row by row.
+
+        Raises
+        ------
+        InputError
+            A row is left without a value, and there is no default.
+        """
+        found: NDArray[Any] = np.full(max((np.size(v) for v in self.values.values()), default=1), np.nan)
+        for name in names:
+            if name in self.values:
+                found = np.where(np.isnan(found), self.values[name], found)
+        if np.isnan(found).any():
+            if default is None:
+                raise InputError(f"pool {self.name} ({self.kind}): {' or '.join(names)} is NaN where it has density")
+            found = np.where(np.isnan(found), default, found)
+        return found
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A pulse sequence: its closed-form signal of a pool, its switches, and where its SNR is defined.
+
+    Attributes
+    ----------
+    signal : function (pool, protocol, **switches) -> ndarray (row, point)
+    switches : mapping of str to str
+        Each confounder that can be switched on, and what its value means.
+    reference : function (protocol) -> Protocol
+        The one-point protocol at which S_ref of the SNR is taken.
+    check : function (**switches)
+        Raises InputError for a value that makes no sense.
+    magnitude : bool
+        Whether the scanner delivers magnitude images.
+    rungs : tuple of str
+        What can be simulated of it.
+    """
+
+    name: str
+    signal: Callable[..., NDArray[Any]]
+    switches: Mapping[str, str]
+    reference: Callable[[Protocol], Protocol]
+    check: Callable[..., None]
+    magnitude: bool = True
+    rungs: tuple[str, ...] = ("matched", "pools")
+
+
+def is_finite(value: Any) -> bool:
+    """Tell a finite number from everything else."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and bool(np.isfinite(value))
