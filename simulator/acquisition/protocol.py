@@ -56,6 +56,12 @@ class Protocol(Mapping[str, Any]):
         Receive coils (uniform sensitivity), and how they become one image.
     fat_suppression : FatSuppression or mapping
         Efficiency for each fat peak.
+    pulses : mapping of str to mapping
+        What the sequence's pulses are: ``{"excitation": {"shape": "hard", "duration": 60e-6}}`` (see `pulses`). A
+        pulse that is not stated is the sequence's default. Only the rungs `engine` and `scan` play pulses.
+    readout : mapping
+        How k-space is read: ``{"trajectory": "radial_3d", "spokes": 20000, "samples": 64, ...}`` (see `trajectory`).
+        Only the rung `scan` reads k-space.
     source, notes : str
         DOI of the paper the settings come from, and what could not be confirmed or was assumed.
 
@@ -79,6 +85,8 @@ class Protocol(Mapping[str, Any]):
     coils: int = 1
     combination: str = "sum_of_squares"
     fat_suppression: FatSuppression = field(default_factory=FatSuppression)
+    pulses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    readout: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     notes: str = ""
 
@@ -100,6 +108,9 @@ class Protocol(Mapping[str, Any]):
                 raise self._error(name, getattr(self, name), f"expected {' or '.join(choices)}")
         object.__setattr__(self, "field_strength", float(self.field_strength))
         object.__setattr__(self, "fat_suppression", self._suppression(self.fat_suppression))
+        pulses = {name: self._entries(f"pulses.{name}", entry) for name, entry in self._named("pulses").items()}
+        object.__setattr__(self, "pulses", MappingProxyType(pulses))
+        object.__setattr__(self, "readout", self._entries("readout", self.readout))
         # read-only views: a frozen protocol whose table could still be changed would not be frozen
         object.__setattr__(self, "table", MappingProxyType(table))
         object.__setattr__(self, "constants", MappingProxyType(constants))
@@ -110,10 +121,26 @@ class Protocol(Mapping[str, Any]):
         shown = f"{value:g}" if is_number(value) else repr(value)
         return InputError(f"protocol {self.name}: {name} is {shown}: {right}")
 
-    def _mapping(self, name: str) -> Mapping[str, Any]:
+    def _named(self, name: str) -> Mapping[str, Any]:
         value = getattr(self, name)
         if not isinstance(value, Mapping):
             raise self._error(name, value, "expected names with their values")
+        return value
+
+    def _entries(self, name: str, value: Any) -> Mapping[str, Any]:
+        """Entries that are text, numbers or lists of numbers: which of them mean something, their reader tells."""
+        if not isinstance(value, Mapping):
+            raise self._error(name, value, "expected names with their values")
+        entries: dict[str, Any] = {}
+        for key, entry in value.items():
+            listed = entry if isinstance(entry, (list, tuple)) else [entry]
+            if not isinstance(entry, (str, bool)) and not all(is_number(v) and math.isfinite(v) for v in listed):
+                raise self._error(f"{name}.{key}", entry, "expected text, a finite number or a list of them")
+            entries[key] = tuple(entry) if isinstance(entry, list) else entry
+        return MappingProxyType(entries)
+
+    def _mapping(self, name: str) -> Mapping[str, Any]:
+        value = self._named(name)
         for key in value:
             if key not in SETTINGS:
                 raise self._error(name, key, f"not a setting; known: {', '.join(SETTINGS)}")
@@ -214,6 +241,8 @@ class Protocol(Mapping[str, Any]):
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["table"] = {name: list(values) for name, values in self.table.items()}
         plain["constants"] = dict(self.constants)
+        plain["pulses"] = {name: dict(entry) for name, entry in self.pulses.items()}
+        plain["readout"] = dict(self.readout)
         plain["fat_suppression"] = dataclasses.asdict(self.fat_suppression)
         return plain
 

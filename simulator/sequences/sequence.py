@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..acquisition.protocol import Protocol
+from ..acquisition.timeline import Timeline
 
 INVISIBLE = ("macromolecule", "mineral", "phosphorus")
 """Kinds without a 1H echo: no 1H at all, or 1H whose T2 (tens of microseconds) has ended long before any echo."""
@@ -55,6 +56,29 @@ class Pool:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Played:
+    """A timeline that an engine runs, and the samples of it that are points of the protocol.
+
+    Attributes
+    ----------
+    timeline : Timeline
+        One repetition, where `steady`; else the whole train from equilibrium.
+    points : tuple of int
+        Points of the protocol's table.
+    samples : tuple of int
+        For each of them the number of its sample in the timeline. A point is the signal of the whole voxel at the
+        nominal echo time: the timeline holds an ADC of one sample there, without the gradients of the readout.
+    steady : bool
+        Whether the signal is that of the periodic steady state of the timeline.
+    """
+
+    timeline: Timeline
+    points: tuple[int, ...]
+    samples: tuple[int, ...]
+    steady: bool = True
+
+
 @dataclass(frozen=True)
 class Sequence:
     """A pulse sequence: its closed-form signal of a pool, its switches, and where its SNR is defined.
@@ -70,8 +94,10 @@ class Sequence:
         Raises InputError for a value that makes no sense.
     magnitude : bool
         Whether the scanner delivers magnitude images.
-    rungs : tuple of str
-        What can be simulated of it.
+    played : function (protocol) -> tuple of Played, optional
+        What the numerical engines run; without it there is no rung `engine`.
+    readout : function (protocol) -> Trajectory, optional
+        How k-space is read; without it there is no rung `scan`.
     """
 
     name: str
@@ -80,7 +106,14 @@ class Sequence:
     reference: Callable[[Protocol], Protocol]
     check: Callable[..., None]
     magnitude: bool = True
-    rungs: tuple[str, ...] = ("matched", "pools")
+    played: Callable[[Protocol], tuple[Played, ...]] | None = None
+    readout: Callable[[Protocol], Any] | None = None
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """What can be simulated of it."""
+        further = {"engine": self.played, "scan": self.readout}
+        return ("matched", "pools", *(name for name, given in further.items() if given is not None))
 
 
 def is_finite(value: Any) -> bool:
