@@ -14,8 +14,9 @@ from scipy import stats
 
 from bonemri import phantoms
 from bonemri.errors import InputError
-from bonemri.simulator import equations, rungs
+from bonemri.simulator import equations
 from bonemri.simulator.acquisition import FatSuppression, Protocol, noise, protocols
+from bonemri.simulator.rungs import scannable
 from bonemri.simulator.scan import add_noise, scan
 
 SPACE = ("z", "y", "x")
@@ -156,7 +157,7 @@ def test_properties_given_as_maps_equal_properties_given_per_pool(monkeypatch: p
     for rung in ("pools", "matched"):
         monkeypatch.undo()
         whole = scan(mapped, PROTOCOL, rung=rung)
-        monkeypatch.setattr(rungs, "BLOCK", 5)
+        monkeypatch.setattr(scannable, "BLOCK", 5)
         np.testing.assert_array_equal(scan(mapped, PROTOCOL, rung=rung), whole)
 
 

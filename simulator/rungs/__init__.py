@@ -1,0 +1,10 @@
+"""The rungs of the ladder: what each makes of a phantom, as a signal of every voxel at every point.
+
+Every one gives the same answer whatever the number of voxels in work at a time.
+"""
+
+from .matched import Matched, unknowns_of
+from .pools import Pools
+from .scannable import Scannable
+
+__all__ = ["Matched", "Pools", "Scannable", "unknowns_of"]
