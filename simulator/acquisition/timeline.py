@@ -49,7 +49,8 @@ class RF:
     center : float, optional
         The point of the pulse (s from its first sample's start) from which an echo time counts; its middle without.
     use : str
-        What it is for: excitation, refocusing, inversion, saturation, preparation.
+        What it is for: excitation, refocusing, inversion, saturation, preparation; storage and recall (the second and
+        third pulse of a stimulated echo).
     """
 
     waveform: Complexes
