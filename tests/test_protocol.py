@@ -64,7 +64,18 @@ def test_json_pickle_and_copy_give_the_same_protocol(name: str) -> None:
     protocol = protocols.get(name)
     for twin in (Protocol.from_json(protocol.to_json()), pickle.loads(pickle.dumps(protocol)), copy.deepcopy(protocol)):
         assert twin == protocol and hash(twin) == hash(protocol) and twin is not protocol
-    assert protocol.replace(TE=0.0123) != protocol
+    assert protocol.replace(TR=protocol["TR"] + 0.0123) != protocol
+
+
+@pytest.mark.parametrize("encoding", ["echo", "te"])
+def test_an_encoding_of_echo_times_is_the_echo_time_of_the_equation(encoding: str) -> None:
+    fields = {"name": "mine", "sequence": "gradient_echo", "equation": "spin_echo", "field_strength": 3.0}
+    protocol = Protocol(**fields, encoding=encoding, table={encoding: (0.01, 0.02)}, constants={"TR": 1.0})
+    assert protocol["TE"].tolist() == [0.01, 0.02] and "TE" in protocol and set(protocol.coords()) == set(protocol)
+    with pytest.raises(InputError, match=f"TE is 0.01: column {encoding} holds the echo times already"):
+        protocol.replace(TE=0.01)
+    with pytest.raises(InputError, match=r"TR is 0\.015: expected a repetition time longer than TE"):
+        protocol.replace(TR=0.015)
 
 
 def test_a_frozen_protocol_stays_as_it_is() -> None:

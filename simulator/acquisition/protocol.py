@@ -25,6 +25,8 @@ from .suppression import FatSuppression
 
 AVERAGING = ("magnitude", "complex")
 COMBINATIONS = ("sum_of_squares", "optimal")
+ECHO_TIMES = ("echo", "te")
+"""Encoding dimensions that are echo times: there the protocol's `TE` is that column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +181,10 @@ class Protocol(Mapping[str, Any]):
             if name in constants:
                 raise self._error("constants", name, "also a column of the table; state it once")
         stated = {name: np.array(values) for name, values in {**constants, **table}.items()}
+        if self.encoding in ECHO_TIMES:
+            if "TE" in stated:
+                raise self._error("TE", stated["TE"].flat[0], f"column {self.encoding} holds the echo times already")
+            stated["TE"] = stated[self.encoding]
         if "TE" in stated and "TR" in stated and np.any(stated["TE"] >= stated["TR"]):
             raise self._error("TR", float(np.min(stated["TR"])), "expected a repetition time longer than TE (s)")
 
@@ -199,6 +205,8 @@ class Protocol(Mapping[str, Any]):
             return np.array(self.table[name])
         if name == "field_strength":
             return self.field_strength
+        if name == "TE" and self.encoding in ECHO_TIMES:
+            return np.array(self.table[self.encoding])
         return self.constants[name]
 
     def __iter__(self) -> Iterator[str]:

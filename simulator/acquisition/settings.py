@@ -37,6 +37,19 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "B1": Setting("1", "transmit field relative to nominal", 0.0, 5.0, "given in per cent?"),
         "temperature": Setting("C", "temperature", -20.0, 80.0, "given in K?"),
         "dwell": Setting("s", "time between two samples", 0.0, 1.0, "given in us?"),
+        "reference": Setting("ppm", "chemical shift at the scanner's frequency", -300.0, 300.0, "given in Hz?"),
+        "shot": Setting("1", "excitation after which an echo of an interleaved train is read", 0.0, 1e4),
+        "spacing": Setting("s", "time from echo to echo of a train", 0.0, 2.0, "given in ms?"),
+        "echoes": Setting("1", "echoes after one excitation", 1.0, 1e4),
+        "refocusing_angle": Setting("rad", "flip angle of refocusing pulses", 0.0, 2 * math.pi, "given in degrees?"),
+        "TE1": Setting("s", "time of the first of two spin echoes", 0.0, 2.0, "given in ms?"),
+        "delta": Setting("s", "diffusion lobe, from the start of its rise to its fall", 0.0, 1.0, "given in ms?"),
+        "Delta": Setting("s", "from the start of one diffusion lobe to that of the other", 0.0, 2.0, "given in ms?"),
+        "ramp": Setting("s", "rise time of a diffusion lobe", 0.0, 0.05, "given in ms?"),
+        "crusher": Setting("T s/m", "area of a crusher gradient", 0.0, 1.0, "given in mT ms/m?"),
+        "spoiler": Setting("T s/m", "area of the spoiler gradient; 0: ideal spoiling", 0.0, 1.0, "given in mT ms/m?"),
+        "rf_spoiling": Setting("rad", "increment of the phase increment", 0.0, 2 * math.pi, "given in degrees?"),
+        "repetitions": Setting("1", "repetitions played before the one that is read", 0.0, 1e5),
     }
 )
 FIELD = Setting("T", "static field", 0.001, 25.0, "given in MHz?")
