@@ -18,10 +18,18 @@ efficiency = Quantity(
     "efficiency", "1", 0.0, 1.0, "inversion efficiency: 1 inverts fully, 0 not at all", latex=r"\eta", start=(0.6, 0.95)
 )
 
+R2_prime = Quantity(
+    "R2_prime", "1/s", 0.0, 2000.0, "what a spin echo refocuses of R2star", latex="R_2'", start=(10.0, 100.0)
+)
+
 TE = Quantity("TE", "s", 0.0, 0.2, "echo time", latex=r"T_\mathrm{E}")
 TR = Quantity("TR", "s", 2e-3, 10.0, "repetition time", latex=r"T_\mathrm{R}")
 TI = Quantity("TI", "s", 0.0, 10.0, "inversion time", latex=r"T_\mathrm{I}")
 TM = Quantity("TM", "s", 0.0, 2.0, "mixing time", latex=r"T_\mathrm{M}")
+TE1 = Quantity("TE1", "s", 0.0, 0.2, "time of the first of two spin echoes", latex=r"T_\mathrm{E,1}")
+time = Quantity("time", "s", -0.02, 0.1, "time after the spin echo", latex="t")
+spacing = Quantity("spacing", "s", 0.0, 0.02, "time from echo to echo of a train", latex=r"\Delta T_\mathrm{E}")
+echoes = Quantity("echoes", "1", 1.0, 16.0, "echoes after one excitation", latex="N")
 flip_angle = Quantity("flip_angle", "rad", 0.0, 3.2, "nominal flip angle", latex=r"\alpha")
 B1 = Quantity("B1", "1", 0.3, 1.7, "actual over nominal flip angle", latex="B_1")
 
@@ -63,6 +71,42 @@ spin_echo = Equation(
     settings=(TE, TR),
     source="Hahn, Phys Rev 80:580 (1950), doi:10.1103/PhysRev.80.580",
     assumptions="Perfect pulses; 1 - 2 exp(-(TR - TE/2)/T1) + exp(-TR/T1), written without cancellation at short TR.",
+)
+
+shifted_spin_echo = Equation(
+    name="shifted_spin_echo",
+    title="Some time before or after a spin echo",
+    formula="S0*visible*exp(-time/T2 - Abs(time)*R2_prime)",
+    where={"visible": visible("T1", "T2")},
+    unknowns=(S0, T1, T2, R2_prime),
+    settings=(TE, TR, time),
+    source="Dixon, Radiology 153:189 (1984), doi:10.1148/radiology.153.1.6089263",
+    assumptions="Perfect pulses; a Lorentzian distribution of the field inside the voxel.",
+)
+
+spin_echo_train = Equation(
+    name="spin_echo_train",
+    title="An echo of a train of spin echoes (fast spin echo), 90 and 180 degrees",
+    # each 180 turns the deficit d = 1 - Mz into 2 - d: a geometric series in -exp(-spacing/T1), here less 1
+    formula="S0*(-expm1(-after) - exp(-after)*deficit)*exp(-TE/T2)",
+    where={
+        "after": "(TR - (echoes - 1/2)*spacing)/T1",
+        "odd": "cos(pi*(echoes - 1))*exp(-(echoes - 1/2)*spacing/T1)*expm1(-spacing/(2*T1))**2",
+        "deficit": "-(expm1(-spacing/T1) + odd)/(1 + exp(-spacing/T1))",
+    },
+    unknowns=(S0, T1, T2),
+    settings=(TE, TR, spacing, echoes),
+    source="Meiboom and Gill, Rev Sci Instrum 29:688 (1958), doi:10.1063/1.1716296; perfect pulses, whole echoes",
+)
+
+double_spin_echo = Equation(
+    name="double_spin_echo",
+    title="The second of two spin echoes, 90, 180 and 180 degrees (PRESS)",
+    formula="S0*(-expm1(-TR/T1) - 2*exp(-(TR - TE1/2)/T1)*expm1(TE/(2*T1)))*exp(-TE/T2)",
+    unknowns=(S0, T1, T2),
+    settings=(TE, TE1, TR),
+    source="Bottomley, Ann N Y Acad Sci 508:333 (1987), doi:10.1111/j.1749-6632.1987.tb32915.x",
+    assumptions="Perfect pulses, at TE1/2 and (TE1 + TE)/2, written without cancellation at short TR.",
 )
 
 stimulated_echo = Equation(
