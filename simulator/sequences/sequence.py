@@ -71,12 +71,23 @@ class Played:
         nominal echo time: the timeline holds an ADC of one sample there, without the gradients of the readout.
     steady : bool
         Whether the signal is that of the periodic steady state of the timeline.
+    spread : float
+        Length along z (m) over which a voxel's spins are to lie evenly, so that crushers and spoilers act as over any
+        whole number of such lengths; 0 where a single spin shows the same.
+    spins : int
+        How many of them suffice.
     """
 
     timeline: Timeline
     points: tuple[int, ...]
     samples: tuple[int, ...]
     steady: bool = True
+    spread: float = 0.0
+    spins: int = 1
+
+    def places(self) -> NDArray[np.float64]:
+        """Where a voxel's spins lie along z (spin,), counted from its centre (m)."""
+        return self.spread * ((np.arange(self.spins) + 0.5) / self.spins - 0.5)
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,8 @@ class Sequence:
         Whether the scanner delivers magnitude images.
     played : function (protocol) -> tuple of Played, optional
         What the numerical engines run; without it there is no rung `engine`.
-    readout : function (protocol) -> Trajectory, optional
-        How k-space is read; without it there is no rung `scan`.
+    readout : function (protocol) -> Trajectory or tuple of Trajectory, optional
+        How k-space is read, one for each point where they differ; without it there is no rung `scan`.
     """
 
     name: str
