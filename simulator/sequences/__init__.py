@@ -7,9 +7,16 @@ sequence joins by one file and one entry.
 
 from ...errors import InputError
 from .diffusion import diffusion_spin_echo
+from .gradient_echo import gradient_echo
 from .sequence import Pool, Sequence
 
-registry: dict[str, Sequence] = {s.name: s for s in (diffusion_spin_echo,)}
+registry: dict[str, Sequence] = {
+    s.name: s
+    for s in (
+        diffusion_spin_echo,
+        gradient_echo,
+    )
+}
 
 
 def get(name: str) -> Sequence:

@@ -1,4 +1,4 @@
-"""What several sequences share: the points that one repetition reads, the sum of a pool's lines, crushers and samples."""
+"""What several sequences share: the points that one repetition reads, the lines of a pool, crushers and samples."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def first_echo(protocol: Protocol) -> Protocol:
 
 
 def sum_of_lines(pool: Pool, protocol: Protocol, times: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Signal (point,) of a pool's lines after these times (s) of free precession, at most 1: 1 where none has turned."""
+    """Signal (point,) of a pool's lines after these times (s) of free precession: 1 where none has turned."""
     frequency, share = lines(pool, protocol)
     total: NDArray[np.complex128] = share @ precession(frequency, times)
     return total

@@ -1,0 +1,204 @@
+"""The spoiled multi-echo gradient echo of chemical-shift-encoded (Dixon) imaging: monopolar or bipolar, interleaved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from .. import equations
+from ..acquisition import trajectory
+from ..acquisition.protocol import Protocol
+from ..acquisition.pulses import pulse
+from ..acquisition.timeline import Block, Gradient, Repeat, Timeline, rf_spoiling, trapezoid
+from .parts import at_point, one_repetition, repetitions, sample, setting, sum_of_lines, turn_length
+from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
+
+POLARITIES = ("monopolar", "bipolar")
+EXCITATION = {"shape": "hard", "duration": 100e-6}
+
+SETTLING = 6.0
+"""Time (s) played before the repetition that is read where its steady state is not solved: four T1 of marrow water."""
+
+SPINS = 64
+"""Spins over one turn of the spoiler: configurations of higher order than this have decayed."""
+
+
+def signal(
+    pool: Pool,
+    protocol: Protocol,
+    *,
+    R2_prime: bool = True,
+    off_resonance: float = 0.0,
+    B1: float = 1.0,
+    first_echo_phase: float = 0.0,
+    bipolar_phase: float = 0.0,
+) -> NDArray[Any]:
+    """Spoiled gradient echoes of one pool, for a density of 1 mol 1H/L.
+
+    Parameters
+    ----------
+    pool : Pool
+        It decays with R2* = 1/T2 + R2', and each line of its spectrum turns at its own frequency. Water turns at its
+        own shift, which carries its temperature.
+    protocol : Protocol
+        With TE (the column `echo`), TR (s) and flip_angle (rad); `shot` tells the excitation of an interleaved echo.
+    R2_prime : bool
+        False where the field that causes R2' is put in as such.
+    off_resonance : float
+        Of all pools (Hz).
+    B1 : float
+        Transmit field relative to that of the protocol.
+    first_echo_phase : float
+        Phase (rad) by which the first echo of each shot is off, as by eddy currents.
+    bipolar_phase : float
+        Phase (rad) by which the second, fourth, ... echo of each shot is off: what reading in the other sense adds.
+
+    Returns
+    -------
+    ndarray (row, point)
+        Complex. Pools of other kinds than a gradient echo shows give 0; bound water decays with its own T2.
+
+    Notes
+    -----
+    The decay and the saturation are the declared equation ``spoiled_gradient_echo``. Sources of the phase errors:
+    Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045 (first echo); Lu et al., Magn Reson Med
+    60:198 (2008), doi:10.1002/mrm.21583 (bipolar).
+    """
+    if pool.kind in INVISIBLE:
+        return np.zeros((1, protocol.points), complex)
+    rate = 1 / pool.get("T2") + (pool.get("R2_prime", default=0.0) if R2_prime else 0.0)
+    theta = {"S0": 1.0, "T1": pool.get("T1_observed"), "R2star": rate}
+    scanner = {**protocol, "TE": protocol["TE"], "B1": protocol.get("B1", 1.0) * B1}
+    decayed = equations.get("spoiled_gradient_echo").signal(theta, scanner)
+    times = np.broadcast_to(protocol["TE"], protocol.points)
+    turned = sum_of_lines(pool, protocol, times) * np.exp(2j * np.pi * off_resonance * times)
+    wrong = _wrong_phase(protocol, first_echo_phase, bipolar_phase)
+    return decayed * (turned * np.exp(1j * wrong))
+
+
+def _wrong_phase(protocol: Protocol, first_echo: float, bipolar: float) -> NDArray[np.float64]:
+    """What the scanner adds to the phase of each point (rad)."""
+    if bipolar and polarity(protocol) != "bipolar":
+        raise InputError(f"bipolar_phase is {bipolar:g}: expected 0, as protocol {protocol.name} reads its echoes "
+                         'monopolar; readout.polarity = "bipolar" says otherwise')  # fmt: skip
+    order = echo_numbers(protocol)
+    return first_echo * (order == 0) + bipolar * (order % 2 == 1)
+
+
+def polarity(protocol: Protocol) -> str:
+    """Whether all echoes of a train are read in one sense (``monopolar``), or in turn in both (``bipolar``)."""
+    stated = protocol.readout.get("polarity", "monopolar")
+    if stated not in POLARITIES:
+        raise InputError(
+            f"protocol {protocol.name}: readout.polarity is {stated!r}: expected {' or '.join(POLARITIES)}"
+        )
+    return str(stated)
+
+
+def echo_numbers(protocol: Protocol) -> NDArray[np.int64]:
+    """Number of each point's echo after its excitation, from 0."""
+    number = np.zeros(protocol.points, np.int64)
+    echo = np.broadcast_to(protocol["TE"], protocol.points)
+    for points in repetitions(protocol, ("echo", "TE")):
+        number[list(points)] = np.argsort(np.argsort(echo[list(points)], kind="stable"), kind="stable")
+    return number
+
+
+def played(protocol: Protocol) -> tuple[Played, ...]:
+    """One repetition for each excitation: the pulse, a sample at each echo time, spoiling.
+
+    Ideally spoiled unless the protocol states the area of a `spoiler`. With `rf_spoiling` too, whose steady state is
+    not that of one repetition, the train is played from equilibrium, with `repetitions` before the one that is read.
+    """
+    return tuple(_shot(protocol, points) for points in repetitions(protocol, ("echo", "TE")))
+
+
+def _shot(protocol: Protocol, points: tuple[int, ...]) -> Played:
+    first = points[0]
+    excitation = pulse("excitation", protocol, EXCITATION, setting(protocol, "flip_angle", first))
+    order = sorted(points, key=lambda p: setting(protocol, "TE", p))
+    echoes = [sample(excitation.reference + setting(protocol, "TE", p)) for p in order]
+    samples = tuple(range(len(order)))
+    area = setting(protocol, "spoiler", first, 0.0)
+    if not area:
+        return Played(one_repetition(protocol, first, excitation, *echoes), tuple(order), samples)
+    TR = setting(protocol, "TR", first)
+    spoiler = _spoiler(area, max(e.end for e in echoes), TR, protocol.name)
+    silent, read = (Block(excitation, *adcs, spoiler, duration=TR) for adcs in ([], echoes))
+    if "rf_spoiling" not in protocol:
+        timeline = Timeline((read,), name=protocol.name)
+        return Played(timeline, tuple(order), samples, True, turn_length(area), SPINS)
+    before = int(setting(protocol, "repetitions", first, math.ceil(SETTLING / TR)))
+    phases = rf_spoiling(before + 1, setting(protocol, "rf_spoiling", first))
+    train = (Repeat((silent,), before, phases[:before]),) if before else ()
+    timeline = Timeline((*train, Repeat((read,), 1, phases[before:])), name=protocol.name)
+    return Played(timeline, tuple(order), samples, False, turn_length(area), SPINS)
+
+
+def _spoiler(area: float, start: float, TR: float, name: str) -> Gradient:
+    length = min(3e-3, TR - start)
+    if not length > 0:
+        raise InputError(f"protocol {name}: TR is {TR:g} s: expected room for a spoiler after {start:g} s")
+    return trapezoid("z", area, length, 0.2 * length, TR - length)
+
+
+def readout(protocol: Protocol) -> trajectory.Trajectory | tuple[trajectory.Trajectory, ...]:
+    """How k-space is read; of a bipolar train one for each point, every second echo in the other sense."""
+    entries = {name: value for name, value in protocol.readout.items() if name != "polarity"}
+    entries = {"trajectory": "cartesian", **entries}
+    where = f"protocol {protocol.name}: readout"
+    forward = trajectory.from_entries(entries, where)
+    if polarity(protocol) == "monopolar":
+        return forward
+    if entries["trajectory"] != "cartesian":
+        raise InputError(f"{where}.trajectory is {entries['trajectory']!r}: expected cartesian for a bipolar train")
+    backward = trajectory.from_entries({**entries, "reverse": not entries.get("reverse", False)}, where)
+    return tuple(backward if number % 2 else forward for number in echo_numbers(protocol))
+
+
+def _check(
+    *,
+    R2_prime: Any = True,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
+    first_echo_phase: Any = 0.0,
+    bipolar_phase: Any = 0.0,
+) -> None:
+    if not isinstance(R2_prime, bool):
+        raise InputError(f"R2_prime is {R2_prime!r}: expected True or False")
+    if not is_finite(off_resonance):
+        raise InputError(f"off_resonance is {off_resonance!r}: expected a number (Hz)")
+    if not (is_finite(B1) and B1 > 0):
+        raise InputError(f"B1 is {B1!r}: expected a number above 0, 1 for the nominal one")
+    for name, value in (("first_echo_phase", first_echo_phase), ("bipolar_phase", bipolar_phase)):
+        if not is_finite(value):
+            raise InputError(f"{name} is {value!r}: expected a number (rad)")
+
+
+def _at_TE_zero(protocol: Protocol) -> Protocol:
+    """One point, extrapolated to TE 0; what rides on the echoes keeps its first value."""
+    if "echo" in protocol.table:
+        return at_point(protocol, 0, echo=0.0)
+    return at_point(protocol.replace(TE=0.0), 0)
+
+
+gradient_echo = Sequence(
+    name="gradient_echo",
+    signal=signal,
+    switches={
+        "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
+        "off_resonance": "of all pools (Hz)",
+        "B1": "transmit field relative to that of the protocol",
+        "first_echo_phase": "phase error of the first echo after each excitation (rad)",
+        "bipolar_phase": "phase error of every second echo of a bipolar train (rad)",
+    },
+    reference=_at_TE_zero,
+    check=_check,
+    magnitude=False,
+    played=played,
+    readout=readout,
+)
