@@ -65,7 +65,8 @@ class Played:
     timeline : Timeline
         One repetition, where `steady`; else the whole train from equilibrium.
     points : tuple of int
-        Points of the protocol's table.
+        Points of the protocol's table. One that stands here several times is the mean of its samples: the spokes after
+        a preparation, the two halves of a half-pulse excitation.
     samples : tuple of int
         For each of them the number of its sample in the timeline. A point is the signal of the whole voxel at the
         nominal echo time: the timeline holds an ADC of one sample there, without the gradients of the readout.
@@ -73,9 +74,12 @@ class Played:
         Whether the signal is that of the periodic steady state of the timeline.
     spread : float
         Length along z (m) over which a voxel's spins are to lie evenly, so that crushers and spoilers act as over any
-        whole number of such lengths; 0 where a single spin shows the same.
+        whole number of such lengths, or as far as the profile of a slice reaches; 0 where a single spin shows the same.
     spins : int
         How many of them suffice.
+    gain : float
+        By what the mean signal of these spins is multiplied: `spread` over the thickness of the slice, where they reach
+        beyond a slice that is excited.
     """
 
     timeline: Timeline
@@ -84,6 +88,7 @@ class Played:
     steady: bool = True
     spread: float = 0.0
     spins: int = 1
+    gain: float = 1.0
 
     def places(self) -> NDArray[np.float64]:
         """Where a voxel's spins lie along z (spin,), counted from its centre (m)."""
