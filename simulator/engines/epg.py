@@ -1,9 +1,9 @@
 """Extended phase graph: trains of pulses between gradients that dephase every voxel by whole turns.
 
 The magnetisation of a voxel is a Fourier series over the phase that the gradients of one interval wind up: transverse
-orders F and longitudinal orders Z. Pulses mix F of order k, F of order -k and Z of order k; gradients raise the order of
-F by one. So a train of n pulses is known exactly from n orders, where isochromats would need n of them at every voxel.
-Pulses are instantaneous. Several tissues run side by side, one entry each.
+orders F and longitudinal orders Z. Pulses mix F of order k, F of order -k and Z of order k; gradients raise the order
+of F by one. So a train of n pulses is known exactly from n orders. Pulses are instantaneous. Several tissues run side
+by side, one entry each.
 
 ``spoiled_train`` (gradient echoes), ``spin_echo_train`` (multiple spin echoes), ``prepared`` (inversion, saturation),
 ``configurations`` (the states themselves); two exchanging pools: ``engines.epg_exchange``.
@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...errors import InputError
 from .. import threads
-from ..acquisition.timeline import rf_spoiling
+from .epg_arguments import each_pulse, number_of, phases_of, times_of, tissues_of, train_of
 
 _KERNEL = Path(__file__).with_name("epg_train.py")
 _BLOCK = 256  # tissues of a block: a multiple of the lanes, so that a tissue's neighbours never change
@@ -85,18 +83,13 @@ def spoiled_train(
         Lengths that differ, times that are negative or not finite, T1 or T2 not above 0.
     """
     where = "epg.spoiled_train"
-    flips = _train(where, "flip_angles", flip_angles, "rad")
+    flips = train_of(where, "flip_angles", flip_angles, "rad")
     n = flips.size
-    phase = np.array(rf_spoiling(n, _number(where, "increment", increment, "rad")))
-    if phases is not None:
-        phase = _each_pulse(where, "phases", phases, n, "rad")
-    interval = _times(where, "TR", TR, n)
-    wait = _times(where, "TE", TE, n)
-    if (wait > interval).any():
-        k = int(np.argmax(wait > interval))
-        raise InputError(f"{where}: TE of pulse {k} is {wait[k]:g} s: expected at most TR, {interval[k]:g} s")
-    tissue = _tissues(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
-    spread = tissue["D"] * (1e-6 * _number(where, "dephasing", dephasing, "rad/m") ** 2)
+    phase = phases_of(where, phases, increment, n)
+    interval = times_of(where, "TR", TR, n)
+    wait = times_of(where, "TE", TE, n, interval)
+    tissue = tissues_of(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
+    spread = tissue["D"] * (1e-6 * number_of(where, "dephasing", dephasing, "rad/m") ** 2)
     return _run(tissue, tissue["initial"], spread, flips, phase, interval, wait, echoes=False)
 
 
@@ -145,13 +138,13 @@ def spin_echo_train(
         As `spoiled_train`.
     """
     where = "epg.spin_echo_train"
-    angles = _train(where, "refocusing", refocusing, "rad")
+    angles = train_of(where, "refocusing", refocusing, "rad")
     n = angles.size
-    interval = _times(where, "spacing", _number(where, "spacing", spacing, "s"), n)
-    phase = _each_pulse(where, "phases", phases, n, "rad")
-    tissue = _tissues(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
-    spread = tissue["D"] * (1e-6 * _number(where, "dephasing", dephasing, "rad/m") ** 2)
-    excited = tissue["initial"] * np.sin(tissue["B1"] * _number(where, "excitation", excitation, "rad"))
+    interval = times_of(where, "spacing", number_of(where, "spacing", spacing, "s"), n)
+    phase = each_pulse(where, "phases", phases, n, "rad")
+    tissue = tissues_of(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
+    spread = tissue["D"] * (1e-6 * number_of(where, "dephasing", dephasing, "rad/m") ** 2)
+    excited = tissue["initial"] * np.sin(tissue["B1"] * number_of(where, "excitation", excitation, "rad"))
     # half a spacing to the first pulse, in which order 0 becomes 1/2
     start = excited * np.exp(-spacing / 2 / tissue["T2"] - spread * spacing / 24)
     # the kernel's pulses lie along y of their frame
@@ -188,9 +181,9 @@ def prepared(
         As `spoiled_train`.
     """
     where = "epg.prepared"
-    tissue = _tissues(where, T1=T1, T2=np.inf, B1=B1, initial=initial)
-    delay = float(_times(where, "delay", delay, 1)[0])
-    after = tissue["initial"] * np.cos(tissue["B1"] * _number(where, "flip_angle", flip_angle, "rad"))
+    tissue = tissues_of(where, T1=T1, T2=np.inf, B1=B1, initial=initial)
+    delay = float(times_of(where, "delay", delay, 1)[0])
+    after = tissue["initial"] * np.cos(tissue["B1"] * number_of(where, "flip_angle", flip_angle, "rad"))
     recovered: Floats = after * np.exp(-delay / tissue["T1"]) - np.expm1(-delay / tissue["T1"])
     return recovered
 
@@ -223,16 +216,14 @@ def configurations(
         As `spoiled_train`.
     """
     where = "epg.configurations"
-    flips = _train(where, "flip_angles", flip_angles, "rad")
+    flips = train_of(where, "flip_angles", flip_angles, "rad")
     n = flips.size
-    phase = np.array(rf_spoiling(n, _number(where, "increment", increment, "rad")))
-    if phases is not None:
-        phase = _each_pulse(where, "phases", phases, n, "rad")
-    tissue = _tissues(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
-    spread = tissue["D"] * (1e-6 * _number(where, "dephasing", dephasing, "rad/m") ** 2)
+    phase = phases_of(where, phases, increment, n)
+    tissue = tissues_of(where, T1=T1, T2=T2, B1=B1, initial=initial, D=D)
+    spread = tissue["D"] * (1e-6 * number_of(where, "dephasing", dephasing, "rad/m") ** 2)
     count = tissue["T1"].size
     states = np.empty((count, 2 * n - 1), complex), np.empty((count, n), complex)
-    _run(tissue, tissue["initial"], spread, flips, phase, _times(where, "TR", TR, n), np.zeros(n), False, states)
+    _run(tissue, tissue["initial"], spread, flips, phase, times_of(where, "TR", TR, n), np.zeros(n), False, states)
     return states
 
 
@@ -262,51 +253,3 @@ def _run(
 
     threads.each_block(count, work, _BLOCK)
     return signal
-
-
-# -- what cannot be run
-
-
-def _train(where: str, name: str, value: ArrayLike, unit: str) -> Floats:
-    array = np.atleast_1d(np.asarray(value))
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise InputError(f"{where}: {name} is {value!r}: expected one finite number ({unit}) or more, one a pulse")
-    return np.ascontiguousarray(array, dtype=float)
-
-
-def _each_pulse(where: str, name: str, value: ArrayLike, n: int, unit: str) -> Floats:
-    array = _train(where, name, value, unit)
-    if array.size not in (1, n):
-        raise InputError(f"{where}: {name} has {array.size} values: expected 1 or {n}, one a pulse")
-    return np.ascontiguousarray(np.broadcast_to(array, (n,)))
-
-
-def _times(where: str, name: str, value: ArrayLike, n: int) -> Floats:
-    array = _each_pulse(where, name, value, n, "s")
-    if (array < 0).any():
-        k = int(np.argmax(array < 0))
-        raise InputError(f"{where}: {name} of pulse {k} is {array[k]:g} s: expected from 0 up")
-    return array
-
-
-def _number(where: str, name: str, value: Any, unit: str) -> float:
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iuf" or not np.isfinite(array):
-        raise InputError(f"{where}: {name} is {value!r}: expected one finite number ({unit})")
-    return float(array)
-
-
-def _tissues(where: str, **values: ArrayLike) -> dict[str, Floats]:
-    """Each value as an array over the tissues."""
-    arrays = {name: np.asarray(value) for name, value in values.items()}
-    n = max((a.size for a in arrays.values() if a.ndim), default=1)
-    for name, a in arrays.items():
-        if a.ndim > 1 or a.dtype.kind not in "iuf" or (a.ndim == 1 and a.size not in (1, n)):
-            raise InputError(f"{where}: {name} is {a.dtype} of shape {a.shape}: expected numbers, 1 or {n}, one a tissue")
-        relaxation = name.startswith(("T1", "T2"))
-        wrong = np.atleast_1d(~(a > 0) if relaxation else ~np.isfinite(a) | ((name == "D") & (a < 0)))
-        if wrong.any():
-            k = int(np.argmax(wrong))
-            right = "above 0" if relaxation else "a finite number" + (" from 0 up" if name == "D" else "")
-            raise InputError(f"{where}: {name} of tissue {k} is {np.atleast_1d(a)[k]:g}: expected {right}")
-    return {name: np.ascontiguousarray(np.broadcast_to(a, (n,)), dtype=float) for name, a in arrays.items()}

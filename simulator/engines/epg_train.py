@@ -1,16 +1,15 @@
 """Configuration states of a train of pulses, one pool; loaded through `kernels.compiled`.
 
-`LANES` tissues stand side by side. A row holds one order of F+ (F of order k), F- (the conjugate of F of order -k) or Z.
-Gradients move no state: the window through which F+ is seen moves down by a row, that of F- up by one. Each pulse turns
-about y of its own frame, where its coefficients are real; between pulses the states turn into the next pulse's frame.
+`LANES` tissues stand side by side. A row holds one order of F+ (F of order k), of F- (the conjugate of F of order -k)
+or of Z. Gradients move no state: the window through which F+ is seen moves down by a row, that of F- up by one. Each
+pulse turns about y of its own frame, where its coefficients are real; between pulses the states turn into the next
+pulse's frame.
 """
 
 import numpy as np
 from numba import njit, types
 
-from .lanes import FASTMATH, cos, exp, rows, sin
-
-LANES = 16
+from .lanes import FASTMATH, LANES, cos, exp, rows, sin
 
 _F1 = types.Array(types.float64, 1, "C", readonly=True)
 _F2 = types.float64[:, ::1]
@@ -79,7 +78,9 @@ def diffuse(pr, pi, mr, mi, zr, zi, rate, time, half, n):
     nogil=True,
     cache=True,
 )  # fmt: skip
-def train(T1, T2, B1, start, spread, flip, ahead, interval, wait, echoes, whole, first, last, signal, transverse, level):
+def train(
+    T1, T2, B1, start, spread, flip, ahead, interval, wait, echoes, whole, first, last, signal, transverse, level
+):
     """The signal of tissues first to last at each pulse, (tissue, pulse), in the pulse's frame.
 
     `start` is Z of order 0 before the first pulse (F+ of order 1/2 with `echoes`), `spread` the damping rate D k^2 of
