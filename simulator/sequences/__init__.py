@@ -9,12 +9,19 @@ from ...errors import InputError
 from .diffusion import diffusion_spin_echo
 from .gradient_echo import gradient_echo
 from .sequence import Pool, Sequence
+from .spin_echo import spin_echo, spin_echo_dixon, turbo_spin_echo
+from .stimulated_echo import press, steam
 
 registry: dict[str, Sequence] = {
     s.name: s
     for s in (
         diffusion_spin_echo,
         gradient_echo,
+        spin_echo,
+        spin_echo_dixon,
+        turbo_spin_echo,
+        steam,
+        press,
     )
 }
 
