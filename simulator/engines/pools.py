@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ class Pools:
     position : (3,) or (spin, 3)
         Place along x, y, z (m).
 
-    After construction every attribute is an array over spins and pools.
+    After construction every attribute is an array over spins and pools, but `lineshape` a tuple over pools.
 
     Raises
     ------
@@ -63,7 +62,7 @@ class Pools:
     density: Any
     rates: Any
     offset: Any = 0.0
-    lineshape: Sequence[str | None] | None = None
+    lineshape: Any = None
     T1D: Any = None
     B1: Any = 1.0
     position: Any = (0.0, 0.0, 0.0)
@@ -81,8 +80,8 @@ class Pools:
         place = _numbers("position", self.position)
         for name, v in values.items():
             if v.ndim > 2 or (v.ndim and v.shape[-1] != n_pool):
-                raise InputError(f"pools: {name} has shape {v.shape}: expected ({n_pool},) or (spin, {n_pool}), as rates "
-                                 f"has {n_pool} pools")  # fmt: skip
+                raise InputError(f"pools: {name} has shape {v.shape}: expected ({n_pool},) or (spin, {n_pool}), as "
+                                 f"rates has {n_pool} pools")  # fmt: skip
         if B1.ndim > 1:
             raise InputError(f"pools: B1 has shape {B1.shape}: expected a number or (spin,)")
         if place.ndim not in (1, 2) or place.shape[-1] != 3:
@@ -120,11 +119,11 @@ class Pools:
             if wrong.any():
                 raise InputError(f"pools: {name} of spin {np.flatnonzero(wrong)[0]} is not finite: expected a number")
         for pool in np.flatnonzero(self.dipolar):
-            lineshapes.local_field(self.lineshape[pool], 1.0)  # type: ignore[index, arg-type]
+            lineshapes.local_field(self.lineshape[pool], 1.0)
             if (self.T1D[:, pool] == 0).any():
                 spin = np.flatnonzero(self.T1D[:, pool] == 0)[0]
-                raise InputError(f"pools: T1D of pool {pool} of spin {spin} is 0: expected above 0 s, as in other spins")
-        own = np.eye(self.pools, dtype=bool)
+                raise InputError(f"pools: T1D of pool {pool} of spin {spin} is 0: expected above 0 s as elsewhere")
+        own = np.eye(self.count, dtype=bool)
         wrong = np.where(own, self.rates != 0, ~((self.rates >= 0) & np.isfinite(self.rates)))
         if wrong.any():
             spin, a, b = np.argwhere(wrong)[0]
@@ -145,14 +144,14 @@ class Pools:
         return len(self.T1)
 
     @property
-    def pools(self) -> int:
+    def count(self) -> int:
         """Number of pools."""
         return int(self.T1.shape[1])
 
     @property
     def solid(self) -> NDArray[np.bool_]:
         """Which pools are solid, (pool,)."""
-        return np.array([bool(name) for name in self.lineshape or ()])
+        return np.array([bool(name) for name in self.lineshape])
 
     @property
     def dipolar(self) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
 """Compiled: exponentials of small generators, many spins side by side; loaded through `kernels.compiled`.
 
 What a step does to the magnetisation of a spin is affine, m -> P m + q. A map is held as (row, column, spin) with q its
-last column, for `SPINS` spins side by side, so that the innermost loop vectorises; the row (0, ..., 0, 1) that belongs
-below is left out. Rows: x, y, z of each liquid pool, z of each solid pool, dipolar order of those that have one.
+last column; the row (0, ..., 0, 1) that belongs below is left out. Rows: x, y, z of each liquid pool, z of each solid
+pool, dipolar order of those that have one. The innermost loop is over spins, `GROUP` side by side; their number is no
+constant, as the compiler would unroll a loop of known length before it could vectorise it (three times slower).
 """
 
 import math
@@ -12,7 +13,7 @@ from numba import njit, types
 
 from .lanes import FASTMATH
 
-SPINS = 16
+GROUP = 64
 LARGEST = 0.75  # norm up to which Taylor's polynomial of degree 16 errs by less than 2**-53: 0.75**17/17! = 2e-17
 _C = tuple(1.0 / math.factorial(k) for k in range(17))
 
@@ -24,38 +25,37 @@ _SPEED = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True, "cache": 
 @njit(types.void(_F3, _F3, types.float64, _F3), **_SPEED)
 def _multiply(a, b, corner, out):
     """out = a b; `corner` is the last entry of the row that b leaves out: 1 of a map, 0 of a generator."""
-    n = a.shape[0]
+    n, spins = a.shape[0], a.shape[2]
     for i in range(n):
         for j in range(n + 1):
             last = corner if j == n else 0.0
-            for s in range(SPINS):
+            for s in range(spins):
                 out[i, j, s] = last * a[i, n, s]
-        for k in range(n):
-            for j in range(n + 1):
-                for s in range(SPINS):
+            for k in range(n):
+                for s in range(spins):
                     out[i, j, s] += a[i, k, s] * b[k, j, s]
 
 
 @njit(types.void(_F3, _F3, _F3, types.int64, _F3), **_SPEED)
 def _add_cubic(a, a2, a3, k, out):
     """out += 1/k! + a/(k + 1)! + a2/(k + 2)! + a3/(k + 3)!."""
-    n = a.shape[0]
+    n, spins = a.shape[0], a.shape[2]
     c0, c1, c2, c3 = _C[k], _C[k + 1], _C[k + 2], _C[k + 3]
     for i in range(n):
         for j in range(n + 1):
-            for s in range(SPINS):
+            for s in range(spins):
                 out[i, j, s] += c1 * a[i, j, s] + (c2 * a2[i, j, s] + c3 * a3[i, j, s])
-        for s in range(SPINS):
+        for s in range(spins):
             out[i, i, s] += c0
 
 
 @njit(types.void(_F3, _F4, _F3), **_SPEED)
 def _exponential(a, work, out):
     """out = exp(a), Taylor of degree 16 by Paterson and Stockmeyer with scaling and squaring; a is overwritten."""
-    n = a.shape[0]
+    n, spins = a.shape[0], a.shape[2]
     norm = 0.0
     for i in range(n):
-        for s in range(SPINS):
+        for s in range(spins):
             row = 0.0
             for j in range(n + 1):
                 row += abs(a[i, j, s])
@@ -68,14 +68,14 @@ def _exponential(a, work, out):
     a2, a3, a4, p = work[0], work[1], work[2], work[3]
     for i in range(n):
         for j in range(n + 1):
-            for s in range(SPINS):
+            for s in range(spins):
                 a[i, j, s] *= scale
     _multiply(a, a, 0.0, a2)
     _multiply(a2, a, 0.0, a3)
     _multiply(a2, a2, 0.0, a4)
     for i in range(n):
         for j in range(n + 1):
-            for s in range(SPINS):
+            for s in range(spins):
                 out[i, j, s] = _C[16] * a4[i, j, s]
     _add_cubic(a, a2, a3, 12, out)
     _multiply(out, a4, 0.0, p)
@@ -91,21 +91,21 @@ def _exponential(a, work, out):
     if squarings % 2 == 0:
         for i in range(n):
             for j in range(n + 1):
-                for s in range(SPINS):
+                for s in range(spins):
                     out[i, j, s] = p[i, j, s]
 
 
 @njit(types.void(_F3, _F2, _F1, _F2, _F2, types.int64, _I1, types.float64, types.float64, types.float64, _F3), **_SPEED)
 def _generator(rest, b1, shift, saturation, ratio, liquid, order, time, rf_x, rf_y, out):
     """out = `time` times the generator of a step of RF (rf_x, rf_y) (rad/s)."""
-    n, solid = rest.shape[0], saturation.shape[0]
+    n, spins, solid = rest.shape[0], rest.shape[2], saturation.shape[0]
     for i in range(n):
         for j in range(n + 1):
-            for s in range(SPINS):
+            for s in range(spins):
                 out[i, j, s] = rest[i, j, s] * time
     for p in range(liquid):
         x, y, z = 3 * p, 3 * p + 1, 3 * p + 2
-        for s in range(SPINS):
+        for s in range(spins):
             w_x = (rf_x * b1[0, s] - rf_y * b1[1, s]) * time
             w_y = (rf_x * b1[1, s] + rf_y * b1[0, s]) * time
             w_z = shift[s] * time
@@ -118,7 +118,7 @@ def _generator(rest, b1, shift, saturation, ratio, liquid, order, time, rf_x, rf
     power = (rf_x * rf_x + rf_y * rf_y) * time
     for m in range(solid):
         z, d = 3 * liquid + m, order[m]
-        for s in range(SPINS):
+        for s in range(spins):
             w = power * (b1[0, s] * b1[0, s] + b1[1, s] * b1[1, s]) * saturation[m, s]
             out[z, z, s] -= w
             if d >= 0:
@@ -133,13 +133,13 @@ def _turn(rows, liquid, angle):
     """Turn the transverse rows about z."""
     if angle == 0.0:
         return
-    c, s_ = math.cos(angle), math.sin(angle)
+    c, si = math.cos(angle), math.sin(angle)
     for p in range(liquid):
         for j in range(rows.shape[1]):
-            for s in range(SPINS):
+            for s in range(rows.shape[2]):
                 x, y = rows[3 * p, j, s], rows[3 * p + 1, j, s]
-                rows[3 * p, j, s] = c * x - s_ * y
-                rows[3 * p + 1, j, s] = s_ * x + c * y
+                rows[3 * p, j, s] = c * x - si * y
+                rows[3 * p + 1, j, s] = si * x + c * y
 
 
 @njit(types.void(_F4, _F3, _F3, _F4, _F4, types.int64, _I1, _F1, _F1, _F1, _I1, _I1, _F1, _F4), **_SPEED)
@@ -167,9 +167,9 @@ def propagate(rest, b1, shift, saturation, ratio, liquid, order, time, rf_x, rf_
     turn : (n,)
         Angle (rad) about z after it.
     """
-    groups, n = rest.shape[0], rest.shape[1]
-    work, a, total = np.empty((4, n, n + 1, SPINS)), np.empty((n, n + 1, SPINS)), np.empty((n, n + 1, SPINS))
-    maps = np.empty((time.size, n, n + 1, SPINS))
+    groups, n, spins = rest.shape[0], rest.shape[1], rest.shape[3]
+    work, maps = np.empty((4, n, n + 1, spins)), np.empty((time.size, n, n + 1, spins))
+    a, total = np.empty((n, n + 1, spins)), np.empty((n, n + 1, spins))
     for g in range(groups):
         for k in range(time.size):
             c = place[k]
@@ -195,11 +195,11 @@ def compose(later, earlier, out):
 @njit(types.void(_F4, _F3, _F3), **_SPEED)
 def apply(maps, state, out):
     """Maps (group, row, column, spin) on magnetisation (group, row, spin)."""
-    n = maps.shape[1]
+    n, spins = maps.shape[1], maps.shape[3]
     for g in range(maps.shape[0]):
         for i in range(n):
-            for s in range(SPINS):
+            for s in range(spins):
                 out[g, i, s] = maps[g, i, n, s]
             for k in range(n):
-                for s in range(SPINS):
+                for s in range(spins):
                     out[g, i, s] += maps[g, i, k, s] * state[g, k, s]

@@ -1,7 +1,8 @@
-"""A block as the exchange engine runs it: sections from one sample or spoiler to the next, each of few distinct steps."""
+"""A block as the exchange engine runs it: sections between samples and spoilers, each of few distinct steps."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ def sections(block: Block, gradients: bool) -> tuple[Section, ...]:
     cut = steps(block)
     ends = np.flatnonzero((cut.sample >= 0) | cut.spoil)
     edges = np.unique(np.concatenate([[0], ends + 1, [cut.duration.size]]))
-    return tuple(_section(cut, int(a), int(b), gradients) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    return tuple(_section(cut, int(a), int(b), gradients) for a, b in itertools.pairwise(edges))
 
 
 def _section(cut: Steps, a: int, b: int, gradients: bool) -> Section:
