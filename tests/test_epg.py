@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
-from bonemri.simulator.engines import epg, epg_exchange
+from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
+from bonemri.simulator.engines import bloch, epg, epg_exchange
+from bonemri.simulator.engines.isochromats import Isochromats
 
 SPOIL = math.radians(117.0)
 RNG = np.random.default_rng(4)
@@ -381,6 +383,48 @@ def test_saturated_steady_state_of_a_bound_pool():
     pools = epg_exchange.TwoPools(1.0, 0.6, 1e-4, None, f, k)
     found = epg_exchange.spoiled_train(pools, np.full(400, a), TR, saturation=loss)[0, 0, -1]
     assert found == pytest.approx(before[0] * math.sin(a), abs=1e-12)  # 400 pulses: the slow mode is below 1e-20
+
+
+# ---- other engines -------------------------------------------------------------------------------------------------
+
+
+def test_gradient_echoes_against_the_bloch_engine():
+    """A timeline with a spoiler gradient, on 128 spins over one of its turns. Pulses of 10 ns: relaxation during each
+    of 40 (3e-7 of T2) is all that differs."""
+    count, flip, TR, TE, t1, t2, area = 40, 0.6, 10e-3, 2e-3, 0.5, 30e-3, 2e-5
+    pulse = RF(np.array([flip / (2 * np.pi * 1e-8)]), 1e-8, phase=np.pi / 2)
+    adc = ADC(1, 1e-6, 5e-9 + TE - 5e-7)
+    block = Block(pulse, adc, trapezoid("z", area, 3e-3, 5e-4, 4e-3), duration=TR)
+    timeline = Timeline((Repeat((block,), count, rf_spoiling(count)),))
+    place = np.zeros((128, 3))
+    place[:, 2] = (np.arange(128) + 0.5) / 128 / (timeline.gamma * area)
+    found = bloch.simulate(timeline, Isochromats(t1, t2, position=place), exact=True).signal.mean(axis=0)
+    expected = epg.spoiled_train(t1, t2, np.full(count, flip), TR, TE=TE)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.peer
+def test_states_against_sycomore():
+    """Sycomore (Lamy and Loureiro de Sousa 2020, doi:10.21105/joss.02352; MIT): the states of a train of 200 pulses
+    and the signal on the way, to rounding."""
+    sycomore = pytest.importorskip("sycomore")
+    from sycomore.units import ms, rad
+
+    n, flip, TR, t1, t2 = 200, math.radians(20), 6.0, 900.0, 70.0
+    model = sycomore.epg.Regular(sycomore.Species(t1 * ms, t2 * ms))
+    phases, signal = rf_spoiling(n), []
+    for phase in phases:
+        model.apply_pulse(flip * rad, (phase + math.pi / 2) * rad)
+        signal.append(model.echo * np.exp(-1j * phase))
+        last = np.array(model.states)
+        model.apply_time_interval(TR * ms)
+        model.shift()
+    found = epg.spoiled_train(t1 * 1e-3, t2 * 1e-3, np.full(n, flip), TR * 1e-3)[0]
+    np.testing.assert_allclose(found, signal, atol=1e-12)
+    F, Z = epg.configurations(t1 * 1e-3, t2 * 1e-3, np.full(n, flip), TR * 1e-3)
+    turn = np.exp(-1j * phases[-1])
+    np.testing.assert_allclose(F[0, n - 1 :], last[:n, 0] * turn, atol=1e-12)
+    np.testing.assert_allclose(Z[0], last[:n, 2], atol=1e-12)
 
 
 # ---- threads, bad input --------------------------------------------------------------------------------------------
