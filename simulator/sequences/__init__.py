@@ -8,9 +8,14 @@ sequence joins by one file and one entry.
 from ...errors import InputError
 from .diffusion import diffusion_spin_echo
 from .gradient_echo import gradient_echo
+from .prepared_ute import ute_inversion, ute_saturation
 from .sequence import Pool, Sequence
 from .spin_echo import spin_echo, spin_echo_dixon, turbo_spin_echo
 from .stimulated_echo import press, steam
+from .ute import ute_3d, ute_cones
+from .ute_2d import ute_2d
+from .ute_mt import ute_mt
+from .zte import zte, zte_31p
 
 registry: dict[str, Sequence] = {
     s.name: s
@@ -22,6 +27,14 @@ registry: dict[str, Sequence] = {
         turbo_spin_echo,
         steam,
         press,
+        ute_2d,
+        ute_3d,
+        ute_cones,
+        ute_inversion,
+        ute_saturation,
+        ute_mt,
+        zte,
+        zte_31p,
     )
 }
 
