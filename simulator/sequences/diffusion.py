@@ -1,8 +1,9 @@
-"""The diffusion-weighted spin echo."""
+"""The diffusion-weighted spin echo with an echo-planar readout, of the full field of view or of an inner volume."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,22 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
+from ..acquisition import moments, trajectory
 from ..acquisition.protocol import FatSuppression, Protocol
-from .sequence import INVISIBLE, Pool, Sequence, is_finite
+from ..acquisition.pulses import bandwidth, pulse
+from ..acquisition.timeline import RF, Gradient, trapezoid
+from ..constants import PROTON
+from .parts import CRUSHER, SAMPLE, centred, crushers, one_repetition, sample, setting, turn_length
+from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
+
+EXCITATION = {"shape": "sinc", "duration": 2e-3}
+REFOCUSING = {"shape": "sinc", "duration": 3e-3}
+
+RAMP = 5e-4
+"""Rise time (s) of a diffusion lobe where none is stated: 50 mT/m at 100 T/m/s."""
+
+LOBE_AXIS = "x"
+"""Pools diffuse isotropically: one axis stands for all directions."""
 
 
 def signal(
@@ -106,9 +121,7 @@ def _unsuppressed(
     return suppression.residual(shift, area)
 
 
-def _check(
-    *, kurtosis: Any = True, b_offset: Any = 0.0, motion_loss: Any = 0.0, fat_suppression: Any = None
-) -> None:
+def _check(*, kurtosis: Any = True, b_offset: Any = 0.0, motion_loss: Any = 0.0, fat_suppression: Any = None) -> None:
     if not isinstance(kurtosis, bool) and not (is_finite(kurtosis) and kurtosis >= 0):
         raise InputError(f"kurtosis is {kurtosis!r}: expected True, False or a number from 0 up")
     if not is_finite(b_offset):
@@ -128,6 +141,104 @@ def _at_b0(protocol: Protocol) -> Protocol:
     return dataclasses.replace(protocol, table=columns | {"b": (0.0,)})
 
 
+# -- what is played
+
+
+def played(protocol: Protocol) -> tuple[Played, ...]:
+    """Excitation, lobe, refocusing, lobe, and a sample at TE, for each b-value.
+
+    The lobes (`delta`, `Delta`, `ramp`) give the nominal b exactly, ramps included. Where the protocol states none of
+    their times, the first one follows the excitation and the second one the refocusing, each lasting TE/4 at most and
+    ending before the readout begins. They crush what the refocusing pulse excites, but not at b = 0: for that there is
+    the setting `crusher` (along z, which adds to b what little it has).
+
+    With `inner_volume` (m) in the protocol's readout, the refocusing pulse plays with a gradient along phase encoding
+    and refocuses that width alone (Feinberg et al., Radiology 156:743 (1985), doi:10.1148/radiology.156.3.4023236);
+    crushers are then on, so that what lies beside it vanishes at b = 0 too.
+    """
+    return tuple(_weighted(protocol, point) for point in range(protocol.points))
+
+
+def _weighted(protocol: Protocol, point: int) -> Played:
+    TE = setting(protocol, "TE", point)
+    excitation = pulse("excitation", protocol, EXCITATION, math.pi / 2)
+    refocusing = pulse("refocusing", protocol, REFOCUSING, math.pi, 0.0, use="refocusing")
+    refocusing = centred(refocusing, excitation.reference + TE / 2)
+    selective = _inner_volume(protocol, refocusing)
+    area = setting(protocol, "crusher", point, CRUSHER if selective else 0.0)
+    # slice gradient and crushers lie along different axes and may overlap, the lobes begin after both
+    beside = max([refocusing.delay - g.start for g in selective], default=0.0)
+    crush = crushers(refocusing, area, 0.25 * TE - refocusing.duration / 2)
+    margin = max(beside, *(g.end - g.start for g in crush), 0.0)
+    lobes = _lobes(protocol, point, excitation, refocusing, margin)
+    adc = sample(excitation.reference + TE)
+    timeline = one_repetition(protocol, point, excitation, refocusing, *selective, *crush, *lobes, adc)
+    # the echo and what a crusher leaves lie two turns apart at most
+    return Played(timeline, (point,), (0,), True, turn_length(area), 3 if area else 1)
+
+
+def _lobes(protocol: Protocol, point: int, excitation: RF, refocusing: RF, margin: float) -> tuple[Gradient, ...]:
+    """The two lobes of one b-value, scaled to it."""
+    b, TE = setting(protocol, "b", point), setting(protocol, "TE", point)
+    ramp = setting(protocol, "ramp", point, RAMP)
+    if b == 0 or not ramp > 0:
+        if b > 0:
+            raise InputError(f"protocol {protocol.name}: ramp is {ramp:g} s: expected above 0")
+        return ()
+    after = refocusing.end + margin
+    echo = excitation.reference + TE
+    read = _before_echo(protocol)
+    longest = min(refocusing.delay - margin - excitation.end, echo - read - after) - ramp
+    delta = setting(protocol, "delta", point, min(0.25 * TE, longest))
+    Delta = setting(protocol, "Delta", point, after - excitation.end)
+    first = after - Delta
+    if not delta > 0 or delta < ramp or delta > longest + 1e-9 or first < excitation.end - 1e-9:
+        raise InputError(
+            f"protocol {protocol.name}: delta is {delta:g} s and Delta {Delta:g} s: expected lobes of {ramp:g} s ramps "
+            f"that fit into TE of {TE:g} s, at most {longest:g} s and {after - excitation.end:g} s, beside the pulses "
+            f"and before the readout, which begins {read:g} s before the echo"
+        )
+    if first + delta + ramp > refocusing.delay - margin + 1e-9:
+        least = after - refocusing.delay + margin + delta + ramp
+        raise InputError(f"protocol {protocol.name}: Delta is {Delta:g} s: expected at least {least:g} s, for the "
+                         "refocusing pulse")  # fmt: skip
+    unit = [trapezoid(LOBE_AXIS, delta, delta + ramp, ramp, start) for start in (first, after)]
+    times = np.concatenate([g.times for g in unit])
+    shape = np.zeros((times.size, 3))
+    shape[:, 0] = np.concatenate([-unit[0].values, unit[1].values])
+    per_square = float(np.trace(moments.b_matrix_of(times, shape)))
+    height = math.sqrt(b / per_square)
+    return tuple(dataclasses.replace(g, values=g.values * height) for g in unit)
+
+
+def _before_echo(protocol: Protocol) -> float:
+    """How long before TE the readout begins (s)."""
+    if "matrix" not in protocol.readout:
+        return SAMPLE
+    knots = readout(protocol).knots
+    return SAMPLE if knots is None else max(SAMPLE, -float(np.min(knots)))
+
+
+def _inner_volume(protocol: Protocol, refocusing: RF) -> tuple[Gradient, ...]:
+    """The gradient along phase encoding that makes the refocusing pulse select an inner volume."""
+    width = protocol.readout.get("inner_volume")
+    if width is None:
+        return ()
+    if not (is_finite(width) and width > 0):
+        raise InputError(f"protocol {protocol.name}: readout.inner_volume is {width!r}: expected a width above 0 (m)")
+    height = bandwidth(refocusing) / (PROTON * width)
+    length = refocusing.duration + 2 * RAMP
+    axis = "y" if protocol.readout.get("frequency", "x") == "x" else "x"
+    return (trapezoid(axis, height * (length - RAMP), length, RAMP, refocusing.delay - RAMP),)
+
+
+def readout(protocol: Protocol) -> trajectory.Trajectory:
+    """The echo-planar readout of each slice; of an inner volume, that of a smaller field of view."""
+    entries = {"trajectory": "epi", **protocol.readout}
+    entries.pop("inner_volume", None)
+    return trajectory.from_entries(entries, f"protocol {protocol.name}: readout")
+
+
 diffusion_spin_echo = Sequence(
     name="diffusion_spin_echo",
     signal=signal,
@@ -139,4 +250,6 @@ diffusion_spin_echo = Sequence(
     },
     reference=_at_b0,
     check=_check,
+    played=played,
+    readout=readout,
 )
