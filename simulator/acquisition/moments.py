@@ -45,29 +45,31 @@ def effective_gradient(timeline: Timeline, until: float | None = None) -> tuple[
     InputError
         No excitation before `until`, or a recall without storage; the message names the time.
     """
-    samples = timeline.sample_times()
-    end = float(until if until is not None else samples.max() if samples.size else timeline.duration)
-    if not -CLOCK <= end <= timeline.duration + CLOCK:
-        last = timeline.duration
-        raise InputError(f"timeline {timeline.name}: until is {end:g} s: expected 0 to {last:g} s, its end")
-    times: list[Floats] = []
-    values: list[Floats] = []
-    origin = math.nan
-    for part in _stretches(timeline):
-        if part.start + part.first > end:
-            break
-        if part.begins:
-            times, values, origin = [], [], part.start + part.first
-        if math.isnan(origin):
-            continue
-        knots, gradient = _pieces(part, min(part.last, end - part.start))
-        times.append(part.start - origin + knots)
-        values.append(gradient)
-    if math.isnan(origin):
-        raise InputError(f"timeline {timeline.name}: no excitation from 0 to {end:g} s: expected a pulse of that use")
-    if not times:
-        return np.zeros(1), np.zeros((1, 3))
-    return _joined(np.concatenate(times), np.concatenate(values))
+    times, values = _followed(timeline, until)
+    return _joined(times, values[:, :3])
+
+
+def pathway(timeline: Timeline, until: float | None = None) -> tuple[Floats, Floats]:
+    """How an offset of the field counts: 1 from the last excitation on, -1 once refocused, 0 while stored.
+
+    Parameters
+    ----------
+    timeline, until
+        As in `effective_gradient`.
+
+    Returns
+    -------
+    times : ndarray (knot,)
+        From the reference point of the excitation (s); the sign jumps where two knots share a time.
+    sign : ndarray (knot,)
+
+    Raises
+    ------
+    InputError
+        As `effective_gradient`.
+    """
+    times, values = _followed(timeline, until)
+    return _joined(times, values[:, 3])
 
 
 def kspace(timeline: Timeline) -> Floats:
@@ -182,6 +184,30 @@ def _stretches(timeline: Timeline) -> Iterator[_Stretch]:
         yield _Stretch(block, start, first, block.duration, sign, begins, samples[taken:])
 
 
+def _followed(timeline: Timeline, until: float | None) -> tuple[Floats, Floats]:
+    """Times (knot,) from the last excitation on, with the effective gradient and the sign (knot, 4)."""
+    samples = timeline.sample_times()
+    end = float(until if until is not None else samples.max() if samples.size else timeline.duration)
+    if not -CLOCK <= end <= timeline.duration + CLOCK:
+        last = timeline.duration
+        raise InputError(f"timeline {timeline.name}: until is {end:g} s: expected 0 to {last:g} s, its end")
+    times: list[Floats] = []
+    values: list[Floats] = []
+    origin = math.nan
+    for part in _stretches(timeline):
+        if part.start + part.first > end:
+            break
+        if part.begins:
+            times, values, origin = [], [], part.start + part.first
+        if not math.isnan(origin):
+            knots, effective = _pieces(part, min(part.last, end - part.start))
+            times.append(part.start - origin + knots)
+            values.append(effective)
+    if math.isnan(origin):
+        raise InputError(f"timeline {timeline.name}: no excitation from 0 to {end:g} s: expected a pulse of that use")
+    return _joined(np.concatenate(times), np.concatenate(values))
+
+
 def _after(pulse: RF, sign: float, stored: float, where: str) -> tuple[float, float, bool]:
     """Sign of the gradient after a pulse, that of the stored magnetisation, and whether a new one begins."""
     if pulse.use == "excitation":
@@ -206,23 +232,24 @@ def _integral(block: Block, times: Floats) -> Floats:
 
 
 def _pieces(part: _Stretch, last: float) -> tuple[Floats, Floats]:
-    """Both ends of every piece on which all gradients are linear: times (2 piece,) and gradient (2 piece, 3)."""
+    """Both ends of each piece on which all gradients are linear: times (2 piece,), gradient and sign (2 piece, 4)."""
     inner = [g.times[(g.times > part.first) & (g.times < last)] for g in part.block.gradients]
     edges = np.unique(np.concatenate([[part.first, max(last, part.first)], *inner]))
     ends = np.stack([edges[:-1], edges[1:]], axis=1)
     middle = ends.mean(axis=1)
-    values = np.zeros((*ends.shape, 3))
+    values = np.zeros((*ends.shape, 4))
+    values[:, :, 3] = 1.0
     for g in part.block.gradients:
         on = (middle > g.start) & (middle < g.end)
         values[on, :, AXES.index(g.axis)] += np.interp(ends[on], g.times, g.values)
-    return ends.ravel(), part.sign * values.reshape(-1, 3)
+    return ends.ravel(), part.sign * values.reshape(-1, 4)
 
 
 def _joined(times: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Without the knots that repeat the one before them."""
     if times.size == 0:
-        return np.zeros(1), np.zeros((1, 3))
+        return np.zeros(1), np.zeros((1, *values.shape[1:]))
     new = np.ones(times.size, bool)
-    new[1:] = (np.diff(times) > 0) | (np.diff(values, axis=0) != 0).any(axis=1)
+    new[1:] = (np.diff(times) > 0) | (np.diff(values.reshape(times.size, -1), axis=0) != 0).any(axis=1)
     # sums of block starts round: a knot never lies before the one it follows
     return np.maximum.accumulate(times[new]), values[new]
