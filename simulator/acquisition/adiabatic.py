@@ -15,6 +15,7 @@ from ...errors import InputError
 from .timeline import RF
 
 Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
 
 FINE, COARSE = 1e-6, 4e-6
 """Dwell of pulses up to a millisecond, and of longer ones (s), where none is stated."""
@@ -48,7 +49,8 @@ def hyperbolic_secant(
     """
     x, step = raster(duration, dwell)
     u = (10.6 / duration if beta is None else beta) * duration * (x - 0.5)
-    return RF(peak / np.cosh(u) * np.exp(-1j * mu * np.log(np.cosh(u))), step, phase=phase, use="inversion")
+    wave: Complexes = peak / np.cosh(u) * np.exp(-1j * mu * np.log(np.cosh(u)))
+    return RF(wave, step, phase=phase, use="inversion")
 
 
 def _passage(x: Floats, zeta: float, tan_kappa: float) -> tuple[Floats, Floats]:
@@ -57,10 +59,10 @@ def _passage(x: Floats, zeta: float, tan_kappa: float) -> tuple[Floats, Floats]:
     return np.tanh(zeta * x), np.tan(kappa * (1 - x)) / tan_kappa
 
 
-def _swept(amplitude: Floats, frequency: Floats, step: float) -> NDArray[np.complex128]:
+def _swept(amplitude: Floats, frequency: Floats, step: float) -> Complexes:
     """Waveform whose phase runs on with the frequency (Hz), taken in the middle of each sample."""
     turned = 2 * math.pi * step * (np.cumsum(frequency) - frequency / 2)
-    wave: NDArray[np.complex128] = amplitude * np.exp(1j * turned)
+    wave: Complexes = amplitude * np.exp(1j * turned)
     return wave
 
 

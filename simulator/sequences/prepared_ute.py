@@ -22,7 +22,7 @@ from ..acquisition.protocol import Protocol
 from ..acquisition.pulses import pulse, stated
 from ..acquisition.timeline import RF
 from ..acquisition.trajectory import Trajectory
-from .parts import at_point, setting
+from .parts import setting
 from .precession import lines, precession
 from .preparation import followed, turned
 from .sequence import Played, Pool, Sequence, is_finite

@@ -225,8 +225,8 @@ def spoiled_block(protocol: Protocol, block: Block, duration: float, point: int)
     area = setting(protocol, "spoiler", point, 0.0)
     room = duration - block.duration
     if room < -1e-9 or (area and not room > 0):
-        raise InputError(f"protocol {protocol.name}: {block.label} lasts {block.duration:g} s: expected room for it and "
-                         f"its spoiler in {duration:g} s")  # fmt: skip
+        raise InputError(f"protocol {protocol.name}: {block.label} lasts {block.duration:g} s: expected room for it "
+                         f"and its spoiler in {duration:g} s")  # fmt: skip
     if not area:
         return Block(*block.events, Spoiler(), duration=max(duration, block.duration), label=block.label)
     length = min(3e-3, room)
@@ -266,6 +266,6 @@ def read_as(protocol: Protocol, *kinds: str, **defaults: Any) -> trajectory.Traj
     entries: Mapping[str, Any] = {"trajectory": kinds[0], **protocol.readout}
     where = f"protocol {protocol.name}: readout"
     if entries["trajectory"] not in kinds:
-        raise InputError(f"{where}: trajectory is {entries['trajectory']!r}: expected {' or '.join(kinds)}, as sequence "
-                         f"{protocol.sequence} reads")  # fmt: skip
+        raise InputError(f"{where}: trajectory is {entries['trajectory']!r}: sequence {protocol.sequence} expects "
+                         f"{' or '.join(kinds)}")  # fmt: skip
     return trajectory.from_entries(entries, where, **defaults)

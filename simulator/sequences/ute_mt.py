@@ -64,7 +64,7 @@ def signal(
         mt = saturation(scan, point)
         nearest, least = float(np.abs(frequency - mt.frequency).min()), AWAY * bandwidth(mt)
         if nearest < least:
-            raise InputError(f"protocol {scan.name}: offset is {mt.frequency:g} Hz, {nearest:.0f} Hz from a line of pool "
+            raise InputError(f"protocol {scan.name}: offset is {mt.frequency:g} Hz, {nearest:.0f} Hz from pool "
                              f"{pool.name}: expected at least {least:.0f} Hz, or rung engine")  # fmt: skip
         scale = setting(scan, "B1", point, 1.0) * B1
         strong = RF(mt.waveform * scale, mt.dwell, frequency=mt.frequency)
