@@ -100,8 +100,8 @@ def cones(
     fall = float(np.sqrt((gradients**2).sum(axis=2).max())) / limits[1]
     ends = np.arange(samples + 1) * dwell
     knots = np.append(ends, ends[-1] + fall)
-    path = Trajectory("cones", 3, matrix, fov, dwell, ends[:-1] + 0.5 * dwell, None, None, knots, gradients, None, None,
-                      nucleus)  # fmt: skip
+    times = ends[:-1] + 0.5 * dwell
+    path = Trajectory("cones", 3, matrix, fov, dwell, times, knots=knots, gradients=gradients, nucleus=nucleus)
     radius = np.sqrt(((path.positions(ends) / k_max) ** 2).sum(axis=2))
     weights = np.diff(radius**3, axis=1) / 3 * np.array(solid)[:, None] * float(np.prod(k_max))
     return path.replace(weights=weights)

@@ -77,8 +77,13 @@ def cartesian(
     for axis, line in zip(axes[1:], place[::-1], strict=True):
         start[:, axis] = line.ravel()
     times = (np.arange(samples) + 0.5 - before) * dwell
-    return _on_grid(Trajectory("cartesian", dimensions, matrix, fov, dwell, times, None, start, knots, gradients,
-                               None, np.full(readouts, sense), nucleus))  # fmt: skip
+    polarity = np.full(readouts, sense)
+    return _on_grid(
+        Trajectory(
+            "cartesian", dimensions, matrix, fov, dwell, times,
+            start=start, knots=knots, gradients=gradients, polarity=polarity, nucleus=nucleus,
+        )
+    )  # fmt: skip
 
 
 def epi(
@@ -146,8 +151,13 @@ def epi(
     before = samples // 2 if polarity[centre] > 0 else samples - 1 - samples // 2
     onset = (np.arange(count) - centre) * spacing - ramp - (before + 0.5) * dwell
     times = onset[:, None] + ramp + (np.arange(samples) + 0.5) * dwell
-    return _on_grid(Trajectory("epi", 2, matrix, fov, dwell, times, None, start, onset[:, None] + local, gradients,
-                               None, polarity, nucleus))  # fmt: skip
+    knots = onset[:, None] + local
+    return _on_grid(
+        Trajectory(
+            "epi", 2, matrix, fov, dwell, times,
+            start=start, knots=knots, gradients=gradients, polarity=polarity, nucleus=nucleus,
+        )
+    )  # fmt: skip
 
 
 def _axes(where: str, dimensions: int, frequency: str) -> list[int]:

@@ -174,5 +174,7 @@ def _spokes(
     shell = np.diff(power) * ball / len(directions) / (2 if full else 1)
     weights = np.broadcast_to(shell, (len(directions), samples)).copy()
     kind = where.split()[1]
-    return Trajectory(kind, dimensions, matrix, fov, dwell, times, None, start, np.array(knots), gradients, weights,
-                      None, nucleus)  # fmt: skip
+    return Trajectory(
+        kind, dimensions, matrix, fov, dwell, times,
+        start=start, knots=np.array(knots), gradients=gradients, weights=weights, nucleus=nucleus,
+    )  # fmt: skip

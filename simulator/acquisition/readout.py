@@ -21,7 +21,7 @@ from ...errors import InputError
 from ..constants import GYROMAGNETIC
 from . import timeline
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Trajectory:
     fov: tuple[float, float, float]
     dwell: float
     times: Floats
-    k: Floats = None  # type: ignore[assignment]
+    k: Any = None
     start: Floats | None = None
     knots: Floats | None = None
     gradients: Floats | None = None
@@ -115,12 +115,12 @@ class Trajectory:
     @property
     def readouts(self) -> int:
         """Number of readouts (spokes, lines, ...), of a slice in two dimensions."""
-        return self.k.shape[0]
+        return int(self.k.shape[0])
 
     @property
     def samples(self) -> int:
         """Number of samples of a readout."""
-        return self.k.shape[1]
+        return int(self.k.shape[1])
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
