@@ -152,7 +152,9 @@ def shim(
             if name not in SHIMS or not value > 0:
                 raise InputError(f"shim: limit of {name} is {value!r}: expected above 0, for one of {', '.join(SHIMS)}")
         most = np.array([limits.get(name, np.inf) for name in names]) * unit
-        found = lsq_linear(matrix, target, (-most, most), method="bvls").x
+        # a small problem of the same solution, however many voxels
+        q, r = np.linalg.qr(matrix)
+        found = lsq_linear(r, q.T @ target, (-most, most), method="bvls").x
     else:
         found = np.linalg.lstsq(matrix, target, rcond=None)[0]
     return dict(zip(names, (found / unit).tolist(), strict=True))
