@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -86,24 +85,22 @@ class Fourier:
         out = samples.reshape(-1, self.factor.size) * self.factor
         return out.reshape((self.shape[0], *self.points) if self.planar else self.points)
 
-    def adjoint(self, samples: Complexes) -> Complexes:
-        """The adjoint of `forward`: the sum of sample x conj(volume x exp(+i 2 pi k r))."""
-        flat = np.reshape(samples, (-1, self.factor.size)) * self.factor.conj()
+    def adjoint(self, samples: Complexes, weight: NDArray[np.float64] | None = None) -> Complexes:
+        """The adjoint of `forward`: the sum of weight x sample x conj(volume x exp(+i 2 pi k r))."""
+        factor = self.factor.conj() if weight is None else self.factor.conj() * np.ravel(weight)
+        flat = np.reshape(samples, (-1, self.factor.size)) * factor
         return self._run(1, flat.reshape(self._batched((self.factor.size,)))).reshape(self.shape)
 
-    def forward_all(self, images: Complexes) -> Complexes:
-        """`forward` of each of several images, on all threads."""
-        return self._all(self.forward, images)
-
-    def adjoint_all(self, samples: Complexes) -> Complexes:
+    def adjoint_all(self, several: Complexes, weight: NDArray[np.float64] | None = None) -> Complexes:
         """`adjoint` of each of several sets of samples, on all threads."""
-        return self._all(self.adjoint, samples)
+        out = np.empty((len(several), *self.shape), complex)
 
-    def _all(self, transform: Any, several: Complexes) -> Complexes:
-        if len(several) == 1 or threads.count() == 1:
-            return np.stack([transform(one) for one in several])
-        with ThreadPoolExecutor(min(threads.count(), len(several))) as pool:
-            return np.stack(list(pool.map(transform, several)))
+        def work(first: int, last: int) -> None:
+            for i in range(first, last):
+                out[i] = self.adjoint(several[i], weight)
+
+        threads.each_block(len(several), work, block=1)
+        return out
 
     def _batched(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self._batch, *shape) if self._batch > 1 else shape

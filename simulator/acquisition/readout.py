@@ -143,6 +143,24 @@ class Trajectory:
         """Largest distance from the centre of k-space (1/m)."""
         return float(np.sqrt((self.k**2).sum(axis=2).max()))
 
+    def axes_before(self, data: Any) -> tuple[int, ...]:
+        """Lengths of the axes of samples that come before those of the trajectory: echoes, coils.
+
+        Raises
+        ------
+        InputError
+            The last axes are not (readout, sample), or (slice, readout, sample) in two dimensions.
+        """
+        own = (self.readouts, self.samples) if self.dimensions == 3 else (self.matrix[0], self.readouts, self.samples)
+        shape = np.shape(data)
+        if shape[-len(own) :] != own:
+            names = "readout, sample" if self.dimensions == 3 else "slice, readout, sample"
+            right = ", ".join(map(str, own))
+            raise InputError(
+                f"trajectory {self.kind}: data has shape {shape}: expected (..., {names}) = (..., {right})"
+            )
+        return shape[: -len(own)]
+
     def replace(self, **changes: Any) -> Trajectory:
         """A copy with some attributes changed; new gradients need ``k=None`` for k to follow them."""
         return replace(self, **changes)
