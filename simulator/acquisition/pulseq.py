@@ -206,6 +206,11 @@ class _File:
                 found.append(self._token(number, [int(i) for i in row], duration, edges))
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
+            except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                # what pypulseq raises where a number or a shape is wrong
+                reason = f"{type(error).__name__}: {error.args[0] if error.args else 'no reason given'}"
+                message = f"{where}: its events cannot be made ({reason})"
+                raise InputError(f"{message}: expected events and shapes that the file holds whole") from None
             time += duration
         return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 from . import moments
-from .readout import Floats, Trajectory
+from .readout import Floats, Trajectory, positive_three, whole_three
 from .timeline import CLOCK, Timeline
 
 FLAT = 1e-3
@@ -39,6 +39,7 @@ def trajectory(timeline: Timeline, matrix: Any, fov: Any) -> Trajectory:
         No acquisition, acquisitions of unequal length or dwell, or a sample before the first excitation.
     """
     where = f"timeline {timeline.name}"
+    matrix, fov = whole_three(where, "matrix", matrix), positive_three(where, "fov", fov)
     adcs = [(adc, start) for block, start, _ in timeline.played() for adc in block.adcs]
     if not adcs:
         raise InputError(f"{where}: no acquisition: expected one at least")
@@ -55,7 +56,7 @@ def trajectory(timeline: Timeline, matrix: Any, fov: Any) -> Trajectory:
         when = timeline.sample_times()[lost[0]]
         raise InputError(f"{where}: sample {lost[0]} at {when:g} s: expected an excitation before it")
     # slice gradients are rephased to the digits of a file only
-    flat = np.abs(k[:, 2]).max() * np.broadcast_to(fov, 3)[0] < FLAT
+    flat = np.abs(k[:, 2]).max() * fov[0] < FLAT
     k[:, 2] *= not flat
     shape = (len(adcs), first.samples)
     _, precession = _clocks(timeline)
