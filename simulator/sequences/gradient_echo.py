@@ -32,8 +32,8 @@ def signal(
     protocol: Protocol,
     *,
     R2_prime: bool = True,
-    off_resonance: float = 0.0,
-    B1: float = 1.0,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
     first_echo_phase: float = 0.0,
     bipolar_phase: float = 0.0,
 ) -> NDArray[Any]:
@@ -48,9 +48,9 @@ def signal(
         With TE (the column `echo`), TR (s) and flip_angle (rad); `shot` tells the excitation of an interleaved echo.
     R2_prime : bool
         False where the field that causes R2' is put in as such.
-    off_resonance : float
+    off_resonance : float or array (row, 1)
         Of all pools (Hz).
-    B1 : float
+    B1 : float or array (row, 1)
         Transmit field relative to that of the protocol.
     first_echo_phase : float
         Phase (rad) by which the first echo of each shot is off, as by eddy currents.
@@ -147,17 +147,37 @@ def _spoiler(area: float, start: float, TR: float, name: str) -> Gradient:
 
 
 def readout(protocol: Protocol) -> trajectory.Trajectory | tuple[trajectory.Trajectory, ...]:
-    """How k-space is read; of a bipolar train one for each point, every second echo in the other sense."""
+    """How k-space is read; of a bipolar train one for each point, every second echo in the other sense.
+
+    Raises
+    ------
+    InputError
+        A trajectory that is not told whole, or one that lasts longer than from echo to echo.
+    """
     entries = {name: value for name, value in protocol.readout.items() if name != "polarity"}
     entries = {"trajectory": "cartesian", **entries}
     where = f"protocol {protocol.name}: readout"
     forward = trajectory.from_entries(entries, where)
+    _check_room(protocol, forward)
     if polarity(protocol) == "monopolar":
         return forward
     if entries["trajectory"] != "cartesian":
         raise InputError(f"{where}.trajectory is {entries['trajectory']!r}: expected cartesian for a bipolar train")
     backward = trajectory.from_entries({**entries, "reverse": not entries.get("reverse", False)}, where)
     return tuple(backward if number % 2 else forward for number in echo_numbers(protocol))
+
+
+def _check_room(protocol: Protocol, way: trajectory.Trajectory) -> None:
+    if way.knots is None:
+        return
+    length = float(np.ptp(way.knots))
+    for points in repetitions(protocol, ("echo", "TE")):
+        spacing = np.diff(sorted(setting(protocol, "TE", p) for p in points))
+        if spacing.size and spacing.min() < length - 1e-9:
+            raise InputError(
+                f"protocol {protocol.name}: readout lasts {length:g} s, ramps included: expected at most "
+                f"{spacing.min():g} s, the time from echo to echo"
+            )
 
 
 def _check(

@@ -31,7 +31,7 @@ from .parts import (
     sum_of_lines,
     turn_length,
 )
-from .sequence import INVISIBLE, Played, Pool, Sequence
+from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
 
 EXCITATION = {"shape": "hard", "duration": 200e-6}
 REFOCUSING = {"shape": "hard", "duration": 400e-6}
@@ -43,31 +43,45 @@ ALONG_X = 0.0
 the pulses do not add up (Meiboom and Gill, Rev Sci Instrum 29:688 (1958), doi:10.1063/1.1716296)."""
 
 
-def signal(pool: Pool, protocol: Protocol) -> NDArray[Any]:
+def signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Spin echo of one pool, (row, point), for a density of 1 mol 1H/L: the declared equation ``spin_echo``.
 
-    Real: chemical shift and R2' are refocused at the echo, where water and all lines of fat add in phase. Pools without
-    a 1H echo give 0.
+    Real: chemical shift, R2' and `off_resonance` (Hz) are refocused at the echo, where water and all lines of fat add in
+    phase. Pools without a 1H echo give 0.
     """
     return _relaxed("spin_echo", pool, protocol) * line_shares(pool, protocol)
 
 
-def train_signal(pool: Pool, protocol: Protocol) -> NDArray[Any]:
+def train_signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Echoes of a train of perfect 180 degree pulses, (row, point): the declared equation ``spin_echo_train``.
 
-    What a smaller refocusing angle does (stimulated echoes, J coupling) belongs to the rung `engine`.
+    Real: `off_resonance` (Hz) is refocused at each. What a smaller refocusing angle does (stimulated echoes, J coupling) belongs to the rung `engine`.
     """
     _check_train(protocol)
     return _relaxed("spin_echo_train", pool, protocol) * line_shares(pool, protocol)
 
 
-def dixon_signal(pool: Pool, protocol: Protocol) -> NDArray[Any]:
+def dixon_signal(
+    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: Any = 0.0
+) -> NDArray[np.complex128]:
     """Signal of one pool at `time` after (or before) the spin echo at TE, (row, point).
 
     Complex: the decay is the declared equation ``shifted_spin_echo``, and each line of the pool has turned for `time`.
+
+    Parameters
+    ----------
+    R2_prime : bool
+        False where the field that causes R2' is put in as such.
+    off_resonance : float or array (row, 1)
+        Of all pools (Hz).
     """
-    turned = sum_of_lines(pool, protocol, np.broadcast_to(protocol["time"], protocol.points))
-    return _relaxed("shifted_spin_echo", pool, protocol, R2_prime=pool.get("R2_prime", default=0.0)) * turned
+    if pool.kind in INVISIBLE:
+        return np.zeros((1, protocol.points), complex)
+    time = np.broadcast_to(protocol["time"], protocol.points)
+    rate = pool.get("R2_prime", default=0.0) if R2_prime else 0.0
+    turned = sum_of_lines(pool, protocol, time) * np.exp(2j * np.pi * off_resonance * time)
+    decayed: NDArray[np.complex128] = _relaxed("shifted_spin_echo", pool, protocol, R2_prime=rate) * turned
+    return decayed
 
 
 def _relaxed(equation: str, pool: Pool, protocol: Protocol, **further: Any) -> NDArray[Any]:
@@ -182,8 +196,19 @@ def readout(protocol: Protocol) -> trajectory.Trajectory:
     return trajectory.from_entries(entries, f"protocol {protocol.name}: readout")
 
 
-def _check() -> None:
-    """There are no switches."""
+REFOCUSED = {"off_resonance": "of all pools (Hz): refocused at the echo"}
+
+
+def check(*, off_resonance: Any = 0.0) -> None:
+    """Refuse an offset that is no number."""
+    if not is_finite(off_resonance):
+        raise InputError(f"off_resonance is {off_resonance!r}: expected a number (Hz)")
+
+
+def _check_dixon(*, R2_prime: Any = True, off_resonance: Any = 0.0) -> None:
+    check(off_resonance=off_resonance)
+    if not isinstance(R2_prime, bool):
+        raise InputError(f"R2_prime is {R2_prime!r}: expected True or False")
 
 
 def _at_the_echo(protocol: Protocol) -> Protocol:
@@ -192,15 +217,24 @@ def _at_the_echo(protocol: Protocol) -> Protocol:
 
 
 spin_echo = Sequence(
-    name="spin_echo", signal=signal, switches={}, reference=first_echo, check=_check, played=played, readout=readout
+    name="spin_echo",
+    signal=signal,
+    switches=REFOCUSED,
+    reference=first_echo,
+    check=check,
+    played=played,
+    readout=readout,
 )
 
 spin_echo_dixon = Sequence(
     name="spin_echo_dixon",
     signal=dixon_signal,
-    switches={},
+    switches={
+        "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
+        "off_resonance": "of all pools (Hz)",
+    },
     reference=_at_the_echo,
-    check=_check,
+    check=_check_dixon,
     magnitude=False,
     played=dixon_played,
     readout=readout,
@@ -209,9 +243,9 @@ spin_echo_dixon = Sequence(
 turbo_spin_echo = Sequence(
     name="turbo_spin_echo",
     signal=train_signal,
-    switches={},
+    switches=REFOCUSED,
     reference=first_echo,
-    check=_check,
+    check=check,
     played=train_played,
     readout=readout,
 )

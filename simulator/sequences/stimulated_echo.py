@@ -29,24 +29,25 @@ from .parts import (
     turn_length,
 )
 from .sequence import INVISIBLE, Played, Pool, Sequence
-from .spin_echo import pulses
+from .spin_echo import REFOCUSED, check, pulses
 
 RIGHT_ANGLE = math.pi / 2
 SELECTIVE = {"shape": "hard", "duration": 200e-6}
 
 
-def steam_signal(pool: Pool, protocol: Protocol) -> NDArray[Any]:
+def steam_signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Stimulated echo of one pool at TE, (row, point), for a density of 1 mol 1H/L: ``stimulated_echo``, declared.
 
-    Complex, all lines in phase, and positive: the third pulse has the sense opposite to that of the second.
+    Complex, all lines in phase, and positive: the third pulse has the sense opposite to that of the second. An
+    `off_resonance` (Hz) is refocused.
     """
     return _at_echo("stimulated_echo", pool, protocol)
 
 
-def press_signal(pool: Pool, protocol: Protocol) -> NDArray[Any]:
+def press_signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Second spin echo of one pool at TE, (row, point), for 1 mol 1H/L: the declared equation ``double_spin_echo``.
 
-    Complex, all lines in phase. `TE1` is the time of the first echo.
+    Complex, all lines in phase, an `off_resonance` (Hz) refocused. `TE1` is the time of the first echo.
     """
     return _at_echo("double_spin_echo", pool, protocol)
 
@@ -108,16 +109,12 @@ def _press(protocol: Protocol, point: int) -> Played:
     return Played(timeline, (point,), (0,), True, turn_length(area), 7 if area else 1)
 
 
-def _check() -> None:
-    """There are no switches."""
-
-
 steam = Sequence(
     name="steam",
     signal=steam_signal,
-    switches={},
+    switches=REFOCUSED,
     reference=first_echo,
-    check=_check,
+    check=check,
     magnitude=False,
     played=steam_played,
 )
@@ -125,9 +122,9 @@ steam = Sequence(
 press = Sequence(
     name="press",
     signal=press_signal,
-    switches={},
+    switches=REFOCUSED,
     reference=first_echo,
-    check=_check,
+    check=check,
     magnitude=False,
     played=press_played,
 )
