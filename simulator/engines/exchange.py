@@ -131,7 +131,7 @@ def steady_state(
         raise InputError(f"exchange.steady_state: advance is {advance!r}: expected a phase (rad)")
 
     def start(spins: Spins, index: NDArray[np.int64]) -> Floats:
-        state, found = spins.periodic(timeline.blocks, advance)
+        state, found = spins.periodic(timeline.blocks, timeline.duration, advance)
         if not found.all():
             raise InputError(f"exchange.steady_state: spin {index[np.argmin(found)]} has no steady state: expected a "
                              "period longer than 0 s and finite T1, T2 and T1D")  # fmt: skip

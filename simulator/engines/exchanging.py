@@ -26,7 +26,7 @@ Plan = dict[int, tuple[Section, ...]]
 
 _KEPT = 64e6  # bytes of maps that are kept for the next time the same section comes
 _CONDITIONS = 1000  # carriers and gradients of which as much is kept
-_LOST = 1e-14  # of a state; what is lost less in a period cannot be told from rounding
+_LOST = 1e-14  # of a state; what is lost less in a period, or eight roundings of all rates, may be rounding
 
 
 def plan(parts: Parts, gradients: bool) -> Plan:
@@ -153,7 +153,7 @@ class Spins:
     def apart(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """(group, ..., spin) as (spin, ...)."""
         values = np.moveaxis(values, -1, 1)
-        return values.reshape(-1, *values.shape[2:])[: self._count]
+        return values.reshape(self._shape[0] * self._shape[1], *values.shape[2:])[: self._count]
 
     def _together(self, values: Floats) -> Floats:
         """(spin, ...) as (group, ..., spin)."""
@@ -185,11 +185,13 @@ class Spins:
         assert total is not None
         return total
 
-    def periodic(self, parts: Parts, advance: float) -> tuple[Floats, NDArray[np.bool_]]:
-        """The state (spin, row) that the parts turn by `advance` (rad) and leave alone else; whether there is one."""
+    def periodic(self, parts: Parts, duration: float, advance: float) -> tuple[Floats, NDArray[np.bool_]]:
+        """The state (spin, row) that the parts, so long (s), turn by `advance` (rad) and leave alone else; whether it
+        exists."""
         total = self.apart(self._turned(self.map(parts), -advance)).astype(float)
         change = np.eye(self._rows.size) - total[:, :, :-1]
-        found = np.linalg.svd(change, compute_uv=False)[:, -1] > _LOST
+        rounding = 8 * np.finfo(float).eps * np.abs(self._rest).max() * duration
+        found = np.linalg.svd(change, compute_uv=False)[:, -1] > _LOST + rounding
         change[~found] = np.eye(self._rows.size)
         return np.linalg.solve(change, total[:, :, -1:])[:, :, 0], found
 
@@ -235,7 +237,7 @@ class Spins:
 
     def _condition(self, place: Floats, driven: bool) -> tuple[Floats, Floats, Floats]:
         """At a carrier and a gradient: shift of the frequency (group, spin) (rad/s), and of each solid pool
-        (group, solid, spin) the saturation per squared RF (s) and the offset over its local field."""
+        (group, solid, spin) the saturation per squared RF (s) and the offset of the RF over its local field."""
         key = place.tobytes(), driven
         if key not in self._conditions:
             if len(self._conditions) >= _CONDITIONS:
@@ -247,7 +249,7 @@ class Spins:
                 shape, T2, offset = pools.lineshape[p], pools.T2[:, p], pools.offset[:, p] + shift
                 saturation[:, k] = np.pi * lineshapes.absorption(shape, offset, T2)
                 if p in self._rows.ordered:
-                    ratio[:, k] = 2 * np.pi * offset / lineshapes.local_field(shape, T2)
+                    ratio[:, k] = -2 * np.pi * offset / lineshapes.local_field(shape, T2)
             together = self._together
             self._conditions[key] = together(2 * np.pi * shift), together(saturation), together(ratio)
         return self._conditions[key]

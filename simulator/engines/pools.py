@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
 BALANCE = 1e-6
-"""Flows between two pools in equilibrium may differ by this part of them: published rates have few digits."""
+"""Part by which the flows between two pools in equilibrium may differ: single precision, but no printed table."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit, types
 
-from .lanes import FASTMATH
+from bonemri.simulator.lanes import FASTMATH
 
 GROUP = 64
 LARGEST = 0.75  # norm up to which Taylor's polynomial of degree 16 errs by less than 2**-53: 0.75**17/17! = 2e-17
