@@ -256,7 +256,7 @@ def test_crossed_loops_are_uncorrelated():
     array = [Loop((0, 0, 0), n, 0.2) for n in np.eye(3).tolist()]
     found = coils.noise_resistance(array, *ball(16, 0.1))
     np.testing.assert_allclose(found, found[0, 0] * np.eye(3), atol=1e-5 * found[0, 0])  # conjugate gradients: 1e-6
-    made = coils.array(array, *ball(16, 0.1), 3.0)
+    made = coils.array(array, *ball(16, 0.1))
     np.testing.assert_allclose(made.covariance, np.eye(3), atol=1e-5)
 
 
@@ -310,7 +310,7 @@ INSIDE = np.hypot(LEG.positions[..., 0], LEG.positions[..., 1]) < 0.06
 @pytest.mark.parametrize("layout", [coils.cylinder(6, 1, 0.09, 0.1), coils.spine(2, 3, centre=(0, -0.1, 0)),
                                     coils.knee()])  # fmt: skip
 def test_an_array(layout):
-    made = coils.array(layout, LEG, INSIDE, 3.0)
+    made = coils.array(layout, LEG, INSIDE)
     assert made.count == len(layout) and made.shape == LEG.shape
     assert np.linalg.eigvalsh(made.covariance).min() > 0
     np.testing.assert_allclose(made.covariance, made.covariance.conj().T, atol=1e-15)
@@ -322,19 +322,19 @@ def test_an_array(layout):
     np.testing.assert_allclose(white.snr, made.snr, atol=1e-12)
     one = made.whitening @ made.covariance @ made.whitening.conj().T
     np.testing.assert_allclose(one, np.eye(made.count), atol=1e-12)
-    quieter = coils.array(layout, LEG, INSIDE, 3.0, electronics=0.0)
+    quieter = coils.array(layout, LEG, INSIDE, electronics=0.0)
     assert np.abs(quieter.correlation - np.eye(made.count)).max() > np.abs(made.correlation - np.eye(made.count)).max()
 
 
 def test_electronics_alone_leaves_no_correlation():
-    made = coils.array(coils.cylinder(4, 1, 0.09, 0.1), LEG, INSIDE, 3.0, electronics=1e9)
+    made = coils.array(coils.cylinder(4, 1, 0.09, 0.1), LEG, INSIDE, electronics=1e9)
     np.testing.assert_allclose(made.covariance, np.eye(4), atol=1e-8)
 
 
 def test_a_cylinder_of_coils_is_symmetric():
     """Four coils around a round leg: each sees what its neighbour sees, turned by a quarter, and a real weight turns
     its phase with it: s(R r) = exp(-i pi/2) s(r)."""
-    made = coils.array(coils.cylinder(4, 1, 0.09, 0.1), LEG, INSIDE, 3.0)
+    made = coils.array(coils.cylinder(4, 1, 0.09, 0.1), LEG, INSIDE)
     magnitude = np.abs(made.sensitivities)
     quarter = [k for k in (1, 3) if np.allclose(np.rot90(magnitude[0], axes=(1, 2)), magnitude[k])]
     assert len(quarter) == 1
@@ -349,7 +349,7 @@ def test_a_cylinder_of_coils_is_symmetric():
 
 
 def test_spine_coils_fade_with_depth():
-    made = coils.array(coils.spine(2, 3, centre=(0, -0.1, 0)), LEG, INSIDE, 3.0)
+    made = coils.array(coils.spine(2, 3, centre=(0, -0.1, 0)), LEG, INSIDE)
     column = made.snr[6, :, 8]
     deep = column[INSIDE[6, :, 8]]
     assert (np.diff(deep) < 0).all()  # y grows to the front, away from the coils
@@ -423,11 +423,10 @@ BAD = [
     (lambda: coils.Coils(ONES, [[1, 0.5j], [0.5j, 1]]), "not Hermitian"),
     (lambda: coils.uniform(0, (1, 1, 1)), "count is 0: expected a whole number"),
     (lambda: coils.uniform(1, (1, 1, 1)).noise((3,), -1.0, RNG), "noise_sd is -1.0"),
-    (lambda: coils.array([], LEG, INSIDE, 3.0), "no loop"),
-    (lambda: coils.array(coils.knee(), LEG, INSIDE[:3], 3.0), "mask has shape (3, 16, 16)"),
-    (lambda: coils.array(coils.knee(), LEG, 0 * INSIDE, 3.0), "mask holds no voxel"),
-    (lambda: coils.array(coils.knee(), LEG, INSIDE, 0.0), "field_strength is 0.0"),
-    (lambda: coils.array(coils.knee(), LEG, INSIDE, 3.0, electronics=-1), "electronics is -1"),
+    (lambda: coils.array([], LEG, INSIDE), "no loop"),
+    (lambda: coils.array(coils.knee(), LEG, INSIDE[:3]), "mask has shape (3, 16, 16)"),
+    (lambda: coils.array(coils.knee(), LEG, 0 * INSIDE), "mask holds no voxel"),
+    (lambda: coils.array(coils.knee(), LEG, INSIDE, electronics=-1), "electronics is -1"),
     (lambda: coils.cylinder(0, 1, 0.1, 0.1), "cylinder: count is 0"),
     (lambda: coils.cylinder(4, 1, -0.1, 0.1), "cylinder: radius is -0.1"),
     (lambda: coils.spine(2, 2, overlap=1.0), "spine: overlap is 1.0"),

@@ -111,7 +111,8 @@ class Coils:
     @property
     def whitening(self) -> Complexes:
         """The matrix (coil, coil) that takes data of these coils to those of `whitened`."""
-        return np.linalg.inv(np.linalg.cholesky(self.covariance))
+        matrix: Any = np.linalg.inv(np.linalg.cholesky(self.covariance))
+        return matrix
 
     def noise(self, shape: Sequence[int], noise_sd: float, rng: np.random.Generator) -> Complexes:
         """Noise of these coils, (coil, *shape): correlated as the covariance says, of SD `noise_sd` a channel.
@@ -141,15 +142,7 @@ def uniform(count: int, shape: Sequence[int]) -> Coils:
     return Coils(np.broadcast_to(complex(1 / math.sqrt(count)), (int(count), *shape)))
 
 
-def array(
-    loops: Sequence[Conductor],
-    grid: Grid,
-    mask: Any,
-    field_strength: float,
-    *,
-    conductivity: float = 0.5,
-    electronics: float = 0.1,
-) -> Coils:
+def array(loops: Sequence[Conductor], grid: Grid, mask: Any = None, *, electronics: float = 0.1) -> Coils:
     """Sensitivities and noise covariance of an array of loops around a body.
 
     Parameters
@@ -157,17 +150,12 @@ def array(
     loops : sequence of Loop or Polygon
         None of their wires in the mask.
     grid : Grid
-    mask : array (z, y, x)
-        The body, which conducts uniformly; None: the whole grid. Sensitivities are 0 outside of it, as no wire's
-        field need be known there.
-    field_strength : float
-        T. Scales alone; kept by `electronics` relative to the body's noise.
-    conductivity : float
-        S/m. The default is of the order of muscle at 64 and 128 MHz (.69 and .72; fat .04, bone .06); it scales
-        alone too, as the body is uniform.
+    mask : array (z, y, x), optional
+        The body, a uniform conductor; default the whole grid. Sensitivities are 0 outside of it.
     electronics : float
-        Noise power of a coil's own wire and preamplifier over that of the body in the mean coil. The default, .1, is
-        an unloaded Q eleven times the loaded one: a large loop close to the body at 1.5 T and above.
+        Noise power of a coil's own wire and preamplifier over that of the body in the mean coil: the one number on
+        which field strength and conductivity act (`noise_resistance`). The default, .1, is an unloaded Q eleven times
+        the loaded one, as for a loop of a decimetre close to the body at 1.5 T and above (a plausible value).
 
     Returns
     -------
@@ -177,23 +165,16 @@ def array(
     ------
     InputError
         No loop, no mask, a wire in a voxel's centre, or a number out of range.
-
-    References
-    ----------
-    Conductivities: Gabriel et al. 1996, doi:10.1088/0031-9155/41/11/003.
     """
     if len(loops) < 1:
         raise InputError("coils: no loop: expected one at least")
-    for name, value in (("field_strength", field_strength), ("conductivity", conductivity)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"coils: {name} is {value!r}: expected above 0")
     if not (math.isfinite(electronics) and electronics >= 0):
         raise InputError(f"coils: electronics is {electronics!r}: expected a share of the body's noise, from 0 up")
     inside = grid.mask(mask, "coils")
     s = np.zeros((len(loops), *grid.shape), complex)
     for k, loop in enumerate(loops):
         s[k, inside] = receive(loop, grid.positions[inside])
-    resistance = noise_resistance(loops, grid, inside, conductivity)
+    resistance = noise_resistance(loops, grid, inside)
     mean = float(np.diag(resistance).mean())
     psi = resistance / mean + electronics * np.eye(len(loops))
     psi /= 1 + electronics

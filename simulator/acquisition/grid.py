@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,9 +48,10 @@ class Grid:
         if size is None and affine is None:
             raise InputError("grid: voxel_size and affine are missing: expected one of the two")
         if size is not None:
-            size = tuple(float(edge) for edge in np.ravel(np.asarray(size, dtype=float)))
-            if len(size) != 3 or not all(math.isfinite(edge) and edge > 0 for edge in size):
+            given = np.ravel(np.asarray(size, dtype=float))
+            if given.size != 3 or not (np.isfinite(given).all() and given.min() > 0):
                 raise InputError(f"grid: voxel_size is {self.voxel_size!r}: expected three lengths above 0 m (z, y, x)")
+            size = (float(given[0]), float(given[1]), float(given[2]))
         if affine is None:
             assert size is not None
             affine = np.diag([*(1e3 * edge for edge in size[::-1]), 1.0])

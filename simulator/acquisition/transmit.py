@@ -1,13 +1,15 @@
 """The transmit field B1+ relative to nominal, as a map for engines: its phase is that of the RF.
 
-Three ways to a map: `brightening`, a smooth bump of given mean and variation; `birdcage`, the exact field of an ideal
-quadrature volume coil in a long homogeneous cylinder, where standing waves brighten the centre and conductivity
-darkens it; `surface`, the quasi-static field of a loop. `calibrated` scales any map as a prescan does.
+Ways to a map: `brightening`, a smooth bump of given mean and variation (`TRUNK` has measured ones); `birdcage`, the
+exact field of an ideal quadrature volume coil in a long homogeneous cylinder, where standing waves brighten the centre
+and conductivity darkens it; `bodycoil.body_coil`, the same coil around any body; `surface`, the quasi-static field of
+a loop. `calibrated` scales any map as a prescan does.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,23 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..constants import GYROMAGNETIC
+from .dielectric import LIGHT
 from .loops import MU0, Conductor
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-LIGHT = 299_792_458.0  # m/s
+TRUNK: Mapping[float, Mapping[str, float]] = {
+    1.5: {"mean": 0.97, "variation": 0.09},
+    3.0: {"mean": 0.86, "variation": 0.19},
+}
+"""What body coils gave over the liver, by field strength (T): ``brightening(positions, mask, **TRUNK[3.0])``.
+
+From the 5th and 95th percentiles of segments in 314 maps, .83 to 1.11 at 1.5 T and .59 to 1.13 at 3 T, taken as those
+of a normal distribution (Roberts et al. 2021, doi:10.1002/mrm.28549). They vary between people as within them, so that
+one person varies less; for pelvis and spine they are unverified. The heart at 3 T had .81 +- .13 (Krishnamurthy et al.
+2013, doi:10.1186/1532-429X-15-68).
+"""
 
 
 def brightening(
@@ -120,7 +133,7 @@ def birdcage(
     field_strength : float
         T.
     conductivity, permittivity : float
-        S/m, and relative to vacuum. The defaults are of the order of a mean of muscle (.72, 64) and fat (.04, 6) at
+        S/m, and relative to vacuum. The defaults are of the order of a mean of muscle (.72, 64) and fat (.07, 12) at
         128 MHz that leans to muscle.
     axis : two floats
         x, y of the cylinder's axis, which is along z (m).
@@ -133,22 +146,21 @@ def birdcage(
 
     References
     ----------
-    Glover et al. 1985, doi:10.1016/0022-2364(85)90171-4; Tropp 2004, doi:10.1016/j.jmr.2003.12.004; material: Gabriel
-    et al. 1996, doi:10.1088/0031-9155/41/11/003.
+    Glover et al., J Magn Reson 64:255 (1985); Tropp, J Magn Reson 167:12 (2004); material: `dielectric`.
     """
     from scipy.special import jv
 
     place, _ = _place(positions, None, "birdcage")
     k = wave_number(field_strength, conductivity, permittivity, nucleus)
     rho = np.hypot(place[..., 0] - axis[0], place[..., 1] - axis[1])
-    field: Complexes = jv(0, k * rho)
+    field: Complexes = jv(0, k * rho).astype(complex)
     return field
 
 
 def surface(loop: Conductor, positions: Any) -> Complexes:
     """B1+ = (Bx + i By)/2 (T per A) of a loop that transmits alone, quasi-static; to be `calibrated`."""
     field = loop.field(positions)
-    b1: Complexes = (field[..., 0] + 1j * field[..., 1]) / 2
+    b1: Any = (field[..., 0] + 1j * field[..., 1]) / 2
     return b1
 
 
