@@ -2,7 +2,8 @@
 
 ``simulate`` plays a timeline from a given state, ``steady_state`` finds the state that it leaves unchanged, and
 ``propagator`` gives the exact affine map of some blocks. A repeated body is computed once, as an affine map in the
-frame of its phase, so that 200 repetitions cost little more than five.
+frame of its phase, so that 200 repetitions cost little more than five. ``subvoxel`` and ``lorentzian`` (from
+``engines.intravoxel``) spread spins inside a voxel, ``enough`` tells how many of them.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ from ...errors import InputError
 from .. import kernels, threads
 from ..acquisition.timeline import Block, Repeat, Timeline
 from . import program
+from .intravoxel import enough, lorentzian, subvoxel
 from .isochromats import Isochromats
 
-__all__ = ["Result", "propagator", "simulate", "steady_state"]
+__all__ = ["Result", "enough", "lorentzian", "propagator", "simulate", "steady_state", "subvoxel"]
 
 MAX_STEP = 4e-6
 """Longest step during RF (s)."""
+TOLERANCE = 2e-5
+"""Largest error of the steps through one run of RF, of a magnetisation of 1."""
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 Signal = str | NDArray[Any]
+Index = slice | NDArray[np.int64]
 
 _MAPPED_FROM = 6  # played columns from which a map, which takes four, is cheaper than playing a body each time
 _TILE = 256  # isochromats of a tile of the compiled loops
@@ -65,6 +70,7 @@ def simulate(
     signal: Signal = "spins",
     exact: bool = False,
     max_step: float = MAX_STEP,
+    tolerance: float = TOLERANCE,
 ) -> Result:
     """Play a timeline.
 
@@ -81,6 +87,9 @@ def simulate(
         steps of second order.
     max_step : float
         Longest step during RF (s); longer samples are divided. Not used when `exact`.
+    tolerance : float
+        Steps of RF are plain where the bound of their error is below this, and corrected to fourth order where not. The
+        bound is that of the whole pulse and of all spins, so that the choice is the same for all of them.
 
     Returns
     -------
@@ -95,7 +104,7 @@ def simulate(
     -----
     All is exact but RF, in steps of second order.
     """
-    parts = _parts("simulate", timeline, spins, exact, max_step)
+    parts = _parts("simulate", timeline, spins, exact, max_step, tolerance)
     n = len(spins)
     start = spins.equilibrium if initial is None else np.asarray(initial)
     if start.shape not in ((3,), (n, 3)) or start.dtype.kind not in "iuf" or not np.isfinite(start).all():
@@ -103,9 +112,9 @@ def simulate(
                          f"(3,) or ({n}, 3), Mx, My, Mz of each spin")  # fmt: skip
     start = np.broadcast_to(start, (n, 3)).astype(float)
 
-    def work(known: Floats, index: NDArray[np.int64]) -> tuple[Complexes, Floats]:
+    def work(known: Floats, index: Index) -> tuple[Complexes, Floats]:
         state = np.ascontiguousarray(start[index].T[:, None])
-        taken = np.empty((timeline.samples, 1, index.size), complex)
+        taken = np.empty((timeline.samples, 1, known.shape[1]), complex)
         _play(parts, known, state, taken)
         return taken[:, 0].T, state[:, 0].T
 
@@ -120,6 +129,7 @@ def steady_state(
     signal: Signal = "spins",
     exact: bool = False,
     max_step: float = MAX_STEP,
+    tolerance: float = TOLERANCE,
 ) -> Result:
     """The state that a timeline, played for ever, comes to, and the samples of one period.
 
@@ -130,7 +140,7 @@ def steady_state(
     spins : Isochromats
     advance : float
         Phase (rad) by which RF and receiver advance from one period to the next.
-    signal, exact, max_step
+    signal, exact, max_step, tolerance
         As in `simulate`.
 
     Returns
@@ -144,18 +154,18 @@ def steady_state(
     InputError
         As `simulate`; a spin that has no steady state, as nothing relaxes it.
     """
-    parts = _parts("steady_state", timeline, spins, exact, max_step)
+    parts = _parts("steady_state", timeline, spins, exact, max_step, tolerance)
     if not math.isfinite(advance):
         raise InputError(f"bloch.steady_state: advance is {advance!r}: expected a phase (rad)")
 
-    def work(known: Floats, index: NDArray[np.int64]) -> tuple[Complexes, Floats]:
+    def work(known: Floats, index: Index) -> tuple[Complexes, Floats]:
         linear, reading = _map(parts, known)
         back = _about_z(-advance)
         whole = np.einsum("ij,jcs->sic", back, linear)
         try:
             start = np.linalg.solve(np.eye(3) - whole[:, :, :3], whole[:, :, 3:])[:, :, 0]
         except np.linalg.LinAlgError:
-            start = np.full((index.size, 3), np.nan)
+            start = np.full((known.shape[1], 3), np.nan)
         if not np.isfinite(start).all():
             raise InputError("bloch.steady_state: a spin has no steady state: expected a period longer than 0 s and "
                              "finite T1 and T2")  # fmt: skip
@@ -171,6 +181,7 @@ def propagator(
     *,
     exact: bool = True,
     max_step: float = MAX_STEP,
+    tolerance: float = TOLERANCE,
 ) -> Floats:
     """What some blocks do to any magnetisation: the affine map m -> A[:, :3] m + A[:, 3] of each spin.
 
@@ -179,7 +190,7 @@ def propagator(
     blocks : Timeline, Block, Repeat or sequence of these
         Of protons, where it is no Timeline.
     spins : Isochromats
-    exact, max_step
+    exact, max_step, tolerance
         As in `simulate`.
 
     Returns
@@ -195,11 +206,11 @@ def propagator(
         timeline = blocks
     else:
         timeline = Timeline((blocks,) if isinstance(blocks, Block | Repeat) else tuple(blocks))
-    parts = _parts("propagator", timeline, spins, exact, max_step)
+    parts = _parts("propagator", timeline, spins, exact, max_step, tolerance)
     out = np.empty((len(spins), 3, 4))
 
     def work(first: int, last: int) -> None:
-        linear, _ = _map(parts, _known(spins, np.arange(first, last)))
+        linear, _ = _map(parts, _known(spins, slice(first, last)))
         out[first:last] = linear.transpose(2, 0, 1)
 
     threads.each_block(len(spins), work, _piece(len(spins), 4 * timeline.samples))
@@ -210,7 +221,7 @@ def propagator(
 
 
 def _parts(
-    where: str, timeline: Timeline, spins: Isochromats, exact: bool, max_step: float
+    where: str, timeline: Timeline, spins: Isochromats, exact: bool, max_step: float, tolerance: float
 ) -> tuple[program.Program | program.Loop, ...]:
     if not isinstance(timeline, Timeline):
         raise InputError(f"bloch.{where}: timeline is a {type(timeline).__name__}: expected a Timeline")
@@ -220,7 +231,7 @@ def _parts(
         raise InputError(f"bloch.{where}: timeline {timeline.name} has no blocks: expected one at least")
     if not (math.isfinite(max_step) and max_step > 0):
         raise InputError(f"bloch.{where}: max_step is {max_step!r} s: expected above 0")
-    return program.lowered(timeline.blocks, timeline.gamma, max_step, exact)
+    return program.lowered(timeline.blocks, timeline.gamma, program.Stepping.of(spins, max_step, tolerance, exact))
 
 
 def _piece(n: int, samples: int) -> int:
@@ -235,18 +246,18 @@ def _collected(
     spins: Isochromats,
     signal: Signal,
     columns: int,
-    work: Callable[[Floats, NDArray[np.int64]], tuple[Complexes, Floats]],
+    work: Callable[[Floats, Index], tuple[Complexes, Floats]],
 ) -> Result:
     """The pieces of work put together; sums are taken piece by piece, in an order that threads do not change."""
     n, times = len(spins), timeline.sample_times()
     voxel = _voxels(where, signal, n)
-    order = np.arange(n) if voxel is None else np.argsort(voxel, kind="stable")
+    order = None if voxel is None else np.argsort(voxel, kind="stable")
     magnetisation = np.empty((n, 3))
     each = np.empty((n, times.size), complex) if voxel is None else None
     sums: dict[int, tuple[NDArray[np.int64], Complexes]] = {}
 
     def piece(first: int, last: int) -> None:
-        index = order[first:last]
+        index = slice(first, last) if order is None else order[first:last]
         taken, magnetisation[index] = work(_known(spins, index), index)
         if each is not None:
             each[index] = taken
@@ -285,16 +296,18 @@ def _loops() -> Any:
     return kernels.compiled(Path(__file__).with_name("isochromat_steps.py"))
 
 
-def _known(spins: Isochromats, index: NDArray[np.int64]) -> Floats:
+def _known(spins: Isochromats, index: Index) -> Floats:
     """What the compiled loops know of these isochromats, (quantity, spin)."""
-    b1 = spins.B1[index]
-    if np.iscomplexobj(b1):
-        size = np.abs(b1)
-        phase = np.where(size > 0, b1, 1.0) / np.where(size > 0, size, 1.0)
-    else:
-        size, phase = b1, np.ones(index.size, complex)
-    rows = [1 / spins.T1[index], 1 / spins.T2[index], spins.offset[index], size, *spins.position[index].T]
-    return np.stack([*rows, spins.density[index], phase.real, phase.imag])
+    known = np.empty((10, len(spins.T1[index])))
+    np.divide(1, spins.T1[index], out=known[0])
+    np.divide(1, spins.T2[index], out=known[1])
+    known[2], known[4:7], known[7] = spins.offset[index], spins.position[index].T, spins.density[index]
+    known[3], known[8], known[9] = np.real(spins.B1[index]), 1.0, 0.0
+    if np.iscomplexobj(spins.B1):
+        known[3] = np.abs(spins.B1[index])
+        phase = np.angle(spins.B1[index])
+        known[8], known[9] = np.cos(phase), np.sin(phase)
+    return known
 
 
 def _play(parts: Sequence[program.Program | program.Loop], known: Floats, state: Floats, taken: Complexes) -> None:
@@ -302,15 +315,16 @@ def _play(parts: Sequence[program.Program | program.Loop], known: Floats, state:
     columns, n = state.shape[1:]
     loops, done = _loops(), 0
     scratch = np.empty((loops.WORK, loops.WIDTH))
-    many = np.tile(known, columns)
-    many[7, : (columns - 1) * n] = 0.0  # the linear columns of a map have no equilibrium to go to
+    many = known if columns == 1 else np.tile(known, columns)
+    if columns > 1:  # the linear columns of a map have no equilibrium to go to
+        many[7, : (columns - 1) * n] = 0.0
     for part in parts:
         here = taken[done : done + part.samples]
         done += part.samples
         if isinstance(part, program.Program):
             lanes = columns * n
             flat, signal = state.reshape(3, lanes), here.reshape(part.samples, lanes)
-            loops.play(part.code, part.value, part.rf, many, flat, 0, lanes, signal, scratch)
+            loops.play(part.code, part.value, part.rf, many, flat, signal, scratch)
         elif part.phases.size * columns >= _MAPPED_FROM:
             linear, reading = _map(part.body, known)
             loops.repeat(linear, reading, part.phases, state, here)

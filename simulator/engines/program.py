@@ -9,10 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquisition.timeline import Block, Repeat, steps
+from ..acquisition.timeline import Block, Repeat, Steps, steps
+from .isochromats import Isochromats
 
-FREE, PULSE, EXACT, SPOIL, SAMPLE, ROTATE = range(6)
+FREE, PULSE, PULSE_B1, CORRECTED, EXACT, SPOIL, SAMPLE, ROTATE = range(8)
 """Kinds of instruction, as `isochromat_steps.py` has them."""
+
+Floats = NDArray[np.float64]
+
+_LARGEST = 0.125  # rad: largest turn of one step; what the series of sine and tangent leave is below 1e-9 there
+_PLAIN = 0.04  # rad: the same for the shorter series of plain steps
+_FASTEST = 0.05  # most relaxation in one step, for the series in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +29,17 @@ class Program:
     Attributes
     ----------
     code : int ndarray (instruction, 4)
-        Kind, first RF sample, number of RF samples, number of the sample taken.
-    value : ndarray (instruction, 6)
-        Duration (s), carrier (Hz), gradient (Hz/m, three), angle (rad).
-    rf : ndarray (RF sample, 2)
-        Nutation frequency (Hz) along x and y.
+        Kind, first step of RF, the one after its last, number of the sample taken.
+    value : ndarray (instruction, 7)
+        Duration (s; of one step of RF), carrier (Hz), gradient (Hz/m, three), angle before and after (rad).
+    rf : ndarray (step, 6)
+        As `isochromat_steps.play` takes them.
     samples : int
     """
 
     code: NDArray[np.int64]
-    value: NDArray[np.float64]
-    rf: NDArray[np.float64]
+    value: Floats
+    rf: Floats
     samples: int
 
 
@@ -41,15 +48,84 @@ class Loop:
     """A repeated body and the phase (rad) of each repetition."""
 
     body: tuple[Program | Loop, ...]
-    phases: NDArray[np.float64]
+    phases: Floats
     samples: int
 
 
-def lowered(parts: Sequence[Block | Repeat], gamma: float, max_step: float, exact: bool) -> tuple[Program | Loop, ...]:
-    """Blocks and repeats as programs and loops; RF in steps of at most `max_step` (s), or exact.
+@dataclass(frozen=True)
+class Stepping:
+    """How RF is cut into steps: for all spins alike, so that a spin's signal is a smooth function of what it is.
 
-    `gamma` is in Hz/T.
+    Attributes
+    ----------
+    max_step : float
+        Longest step (s).
+    tolerance : float
+        Plain steps are taken where their error over a run of RF is below this; corrected ones elsewhere.
+    exact : bool
+        Exponentials of each sample instead.
+    B1 : float
+        Largest |B1|.
+    shared : bool
+        Whether all spins have one B1, real and positive.
+    relaxation : float
+        Largest difference of 1/T2 and 1/T1 (1/s).
+    offset : tuple of two floats
+        Least and largest offset (Hz).
+    extent : tuple of three floats
+        Farthest place along each axis (m).
     """
+
+    max_step: float
+    tolerance: float
+    exact: bool
+    B1: float
+    shared: bool
+    relaxation: float
+    offset: tuple[float, float]
+    extent: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spins: Isochromats, max_step: float, tolerance: float, exact: bool) -> Stepping:
+        """What the steps must know of these spins."""
+        size = np.abs(spins.B1)
+        return cls(
+            max_step,
+            tolerance,
+            exact,
+            float(size.max()),
+            bool((spins.B1 == size[0]).all()),
+            float(np.abs(1 / spins.T2 - 1 / spins.T1).max()),
+            (float(spins.offset.min()), float(spins.offset.max())),
+            tuple(np.abs(spins.position).max(axis=0).tolist()),
+        )
+
+    def parts(self, duration: float, turn: float) -> int:
+        """Steps of an RF sample of this duration (s) that turns a spin of B1 1 by `turn` (rad)."""
+        if self.exact:
+            return 1
+        most = (duration / self.max_step, turn * self.B1 / _LARGEST, duration * self.relaxation / _FASTEST)
+        return max(1, math.ceil(max(most) - 1e-6))
+
+    def plain_error(self, turn: Floats, duration: float, carrier: float, gradient: Floats) -> float:
+        """Bound of what plain steps of these angles (rad, at B1 1) lose of a magnetisation of 1.
+
+        The commutators of third order, each at its largest: with the turn a, precession p and relaxation r of a step
+        they are a(p**2 + 2 p r + r**2)/24 and a**2 (p + 2 r)/12. Those of the first kind that come from relaxation
+        change the transverse magnetisation alone, which lives for 1/r steps.
+        """
+        off = max(abs(f - carrier) for f in self.offset) + float(np.abs(gradient) @ self.extent)
+        p, r = 2 * math.pi * off * duration, self.relaxation * duration
+        a = turn * self.B1
+        if a.max() > _PLAIN or p > 0.3:
+            return math.inf
+        once, twice = float(a.sum()), float((a * a).sum())
+        living = min(once, float(a.max()) / r) if r > 0 else once
+        return once * p * p / 24 + twice * (p + 2 * r) / 12 + living * (2 * p * r + r * r) / 24
+
+
+def lowered(parts: Sequence[Block | Repeat], gamma: float, stepping: Stepping) -> tuple[Program | Loop, ...]:
+    """Blocks and repeats as programs and loops; `gamma` is in Hz/T."""
     out: list[Program | Loop] = []
     together: list[Block] = []
     for part in (*parts, None):
@@ -57,68 +133,90 @@ def lowered(parts: Sequence[Block | Repeat], gamma: float, max_step: float, exac
             together.append(part)
             continue
         if together:
-            out.append(_program(together, gamma, max_step, exact))
+            out.append(_program(together, gamma, stepping))
             together = []
         if part is not None:
-            body = lowered(part.body, gamma, max_step, exact)
+            body = lowered(part.body, gamma, stepping)
             phases = np.array([part.phase(n) for n in range(part.count)])
             out.append(Loop(body, phases, part.count * sum(p.samples for p in body)))
     return tuple(out)
 
 
-def _program(blocks: Sequence[Block], gamma: float, max_step: float, exact: bool) -> Program:
+def _program(blocks: Sequence[Block], gamma: float, stepping: Stepping) -> Program:
     code: list[tuple[int, int, int, int]] = []
     value: list[tuple[float, ...]] = []
-    rf: list[NDArray[np.complex128]] = []
+    rf: list[Floats] = []
     played = samples = 0
-
-    def add(kind: int, first: int = 0, count: int = 0, sample: int = -1, values: Sequence[float] = (0.0,) * 5,
-            angle: float = 0.0) -> None:  # fmt: skip
-        code.append((kind, first, count, sample))
-        value.append((*values, angle))
-
+    still = (0.0, 0.0, 0.0, 0.0, 0.0)
     for block in blocks:
         cut = steps(block)
-        n, a = cut.duration.size, 0
         gradient = cut.gradient * gamma
-        while a < n:
-            b = a + 1
+        ends, a = _ends(cut), 0
+        while a < cut.duration.size:
+            b = int(ends[a])
             if cut.rf[a] != 0:
-                while b < n and cut.rf[b] != 0 and not _breaks(cut, a, b):
-                    b += 1
-                dt = float(cut.duration[a:b].mean())
-                parts = 1 if exact else max(1, math.ceil(dt / max_step - 1e-6))
-                waveform = np.repeat(cut.rf[a:b], parts)
-                add(EXACT if exact else PULSE, played, waveform.size, -1, (dt / parts, cut.carrier[a], *gradient[a]))
-                rf.append(waveform)
-                played += waveform.size
+                kind, dt, table, angles = _run(cut, a, b, gradient[a], stepping)
+                code.append((kind, played, played + len(table), -1))
+                value.append((dt, cut.carrier[a], *gradient[a], *angles))
+                rf.append(table)
+                played += len(table)
             elif cut.duration[a] > 0:
-                add(FREE, values=(cut.duration[a], cut.carrier[a], *gradient[a]))
+                code.append((FREE, 0, 0, -1))
+                value.append((cut.duration[a], cut.carrier[a], *gradient[a], 0.0, 0.0))
             last = b - 1
             if cut.turn[last] != 0:
-                add(ROTATE, angle=cut.turn[last])
+                code.append((ROTATE, 0, 0, -1))
+                value.append((*still, cut.turn[last], 0.0))
             if cut.sample[last] >= 0:
-                add(SAMPLE, sample=samples + int(cut.sample[last]), angle=cut.receiver[cut.sample[last]])
+                code.append((SAMPLE, 0, 0, samples + int(cut.sample[last])))
+                value.append((*still, cut.receiver[cut.sample[last]], 0.0))
             if cut.spoil[last]:
-                add(SPOIL)
+                code.append((SPOIL, 0, 0, -1))
+                value.append((*still, 0.0, 0.0))
             a = b
         samples += block.samples
-    waveform = np.concatenate(rf) if rf else np.empty(0, complex)
     return Program(
         np.array(code, np.int64).reshape(-1, 4),
-        np.array(value, float).reshape(-1, 6),
-        np.stack([waveform.real, waveform.imag], axis=1),
+        np.array(value, float).reshape(-1, 7),
+        np.concatenate(rf) if rf else np.empty((0, 6)),
         samples,
     )
 
 
-def _breaks(cut, a: int, b: int) -> bool:  # type: ignore[no-untyped-def]
-    """Whether step b cannot follow step a in one run: something happens between, or the field changes."""
-    return bool(
-        cut.turn[b - 1] != 0
-        or cut.spoil[b - 1]
-        or cut.sample[b - 1] >= 0
-        or cut.carrier[b] != cut.carrier[a]
-        or abs(cut.duration[b] - cut.duration[a]) > 1e-6 * cut.duration[a]
-        or np.any(np.abs(cut.gradient[b] - cut.gradient[a]) > 1e-12)
-    )
+def _ends(cut: Steps) -> NDArray[np.int64]:
+    """For each step the one after the last that can run with it: RF without a break, under one gradient."""
+    on = cut.rf != 0
+    same = on[1:] & on[:-1] & (np.diff(cut.carrier) == 0) & (np.abs(np.diff(cut.gradient, axis=0)).max(axis=1) < 1e-12)
+    same &= np.abs(np.diff(cut.duration)) < 1e-6 * cut.duration[1:]
+    same &= (cut.turn[:-1] == 0) & ~cut.spoil[:-1] & (cut.sample[:-1] < 0)
+    breaks = np.append(np.flatnonzero(~same), on.size - 1) + 1
+    return breaks[np.searchsorted(breaks, np.arange(on.size), side="right")]
+
+
+def _run(
+    cut: Steps, a: int, b: int, gradient: Floats, stepping: Stepping
+) -> tuple[int, float, Floats, tuple[float, float]]:
+    """A run of RF: kind, duration of a step (s), table of its steps, phase of its frame before and after (rad)."""
+    dt = float(cut.duration[a:b].mean())
+    turn = 2 * math.pi * dt * np.abs(cut.rf[a:b])
+    phase = np.angle(cut.rf[a:b])
+    # a waveform that only changes its sign stays in one frame
+    sign = np.where(np.abs(np.angle(cut.rf[a:b] * np.exp(-1j * phase[0]))) > math.pi / 2, -1.0, 1.0)
+    steady = np.abs(np.exp(1j * phase) - sign * np.exp(1j * phase[0])).max() < 1e-12
+    if steady and not stepping.exact:
+        phase = np.full(b - a, phase[0])
+    else:
+        sign = np.ones(b - a)
+    parts = stepping.parts(dt, float(turn.max()))
+    turn, sign, phase = (np.repeat(v, parts) for v in (turn / parts, sign, phase))
+    dt /= parts
+    if stepping.exact:
+        kind, angle, axis = EXACT, turn, phase
+    else:
+        error = stepping.plain_error(turn, dt, float(cut.carrier[a]), gradient) if steady else math.inf
+        kind = CORRECTED if error > stepping.tolerance else PULSE if stepping.shared else PULSE_B1
+        angle, axis = sign * turn, np.append(-np.diff(phase), 0.0)
+    known = angle * stepping.B1 if kind == PULSE else angle
+    square = np.append(angle**2, 0.0)
+    columns = (angle, np.tan(known / 2), np.sin(known), (square[1:] + square[:-1]) / 2, np.cos(axis), np.sin(axis))
+    return kind, dt, np.stack(columns, axis=1), (float(phase[0]), float(phase[-1]))
