@@ -9,7 +9,7 @@ back inverted (the stimulated echo). Pulses of any other use act on what is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,30 @@ def b_matrix(timeline: Timeline, until: float | None = None) -> Floats:
 def b_value(timeline: Timeline, until: float | None = None) -> float:
     """b-value in s/mm2: the trace of `b_matrix`."""
     return float(np.trace(b_matrix(timeline, until)))
+
+
+def together(waveforms: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[Floats, Floats]:
+    """Several effective gradients on the same knots: times (knot,) and gradients (waveform, knot, 3).
+
+    Each waveform is (times, gradient) as from `effective_gradient`; a shorter one is 0 from its end on.
+
+    Raises
+    ------
+    InputError
+        No waveform, or none that lasts a while.
+    """
+    pairs = [(np.asarray(t, float), np.asarray(g, float)) for t, g in waveforms]
+    edges = np.unique(np.concatenate([t for t, _ in pairs])) if pairs else np.empty(0)
+    if edges.size < 2:
+        raise InputError(f"moments: {len(pairs)} waveforms with {edges.size} different times: expected two or more")
+    ends, middle = np.stack([edges[:-1], edges[1:]], axis=1), (edges[:-1] + edges[1:]) / 2
+    values = np.zeros((len(pairs), middle.size, 2, 3))
+    for n, (t, g) in enumerate(pairs):
+        k = np.clip(np.searchsorted(t, middle) - 1, 0, t.size - 2)  # the piece around the middle has a length
+        on = (middle > t[0]) & (middle < t[-1])
+        share = (ends[on] - t[k[on], None]) / np.diff(t)[k[on], None]
+        values[n, on] = g[k[on], None] + share[..., None] * (g[k[on] + 1] - g[k[on]])[:, None]
+    return ends.ravel(), values.reshape(len(pairs), -1, 3)
 
 
 def b_matrix_of(times: ArrayLike, gradient: ArrayLike, gamma: float = PROTON) -> Floats:

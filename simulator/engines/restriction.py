@@ -86,7 +86,7 @@ class Sphere:
 
     @property
     def smallest(self) -> float:
-        """Shortest way between walls (m)."""
+        """Radius (m)."""
         return self.radius
 
     @property
@@ -119,7 +119,7 @@ class Cylinder:
 
     @property
     def smallest(self) -> float:
-        """Shortest way between walls (m)."""
+        """Radius (m)."""
         return self.radius
 
     @property
@@ -187,8 +187,8 @@ class Voxels:
 
     @property
     def smallest(self) -> float:
-        """Shortest way between walls (m)."""
-        return float(self.edge.min())
+        """Shortest way between walls (m) by which the default step goes: pores are some voxels wide."""
+        return 3 * float(self.edge.min())
 
     @property
     def free(self) -> Floats:
