@@ -46,8 +46,8 @@ the pulses do not add up (Meiboom and Gill, Rev Sci Instrum 29:688 (1958), doi:1
 def signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Spin echo of one pool, (row, point), for a density of 1 mol 1H/L: the declared equation ``spin_echo``.
 
-    Real: chemical shift, R2' and `off_resonance` (Hz) are refocused at the echo, where water and all lines of fat add in
-    phase. Pools without a 1H echo give 0.
+    Real: chemical shift, R2' and `off_resonance` (Hz) are refocused at the echo, where water and all lines of fat add
+    in phase. Pools without a 1H echo give 0.
     """
     return _relaxed("spin_echo", pool, protocol) * line_shares(pool, protocol)
 
@@ -55,7 +55,8 @@ def signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArr
 def train_signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
     """Echoes of a train of perfect 180 degree pulses, (row, point): the declared equation ``spin_echo_train``.
 
-    Real: `off_resonance` (Hz) is refocused at each. What a smaller refocusing angle does (stimulated echoes, J coupling) belongs to the rung `engine`.
+    Real: `off_resonance` (Hz) is refocused at each. What a smaller refocusing angle does (stimulated echoes, J
+    coupling) belongs to the rung `engine`.
     """
     _check_train(protocol)
     return _relaxed("spin_echo_train", pool, protocol) * line_shares(pool, protocol)
