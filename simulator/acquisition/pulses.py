@@ -214,18 +214,18 @@ def bandwidth(pulse: RF) -> float:
     """Full width at half maximum (Hz) of |`profile`| about the carrier."""
     n = pulse.waveform.size
     # 32 points a resolution element of the pulse, interpolated linearly: the width to some 1e-4
-    grid = np.arange(0, min(16 * n, 4096)) / (32 * pulse.duration)
+    frequency = np.fft.fftfreq(32 * n, pulse.dwell)
+    height = np.abs(np.fft.fft(pulse.waveform, 32 * n)) * np.sinc(frequency * pulse.dwell)
+    step = frequency[1]
 
-    def half(sign: int) -> float:
-        height = np.abs(profile(pulse, pulse.frequency + sign * grid))
+    def half(height: Floats) -> float:
         below = np.flatnonzero(height < height[0] / 2)
-        if below.size == 0:
-            return float(grid[-1])
+        if below.size == 0:  # a waveform of one sample has the width of its dwell: its sinc goes on beyond
+            return 0.6034 / pulse.dwell
         k = int(below[0])
-        step = (height[k - 1] - height[0] / 2) / (height[k - 1] - height[k])
-        return float(grid[k - 1] + step * (grid[k] - grid[k - 1]))
+        return float(step * (k - 1 + (height[k - 1] - height[0] / 2) / (height[k - 1] - height[k])))
 
-    return half(1) + half(-1)
+    return half(height[: 16 * n]) + half(np.roll(height[::-1], 1)[: 16 * n])
 
 
 # -- pulses as a protocol states them

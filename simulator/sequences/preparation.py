@@ -6,6 +6,7 @@ Three cases cover what bone is prepared with. The numerical engines judge them: 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..acquisition.timeline import RF
 
 Floats = NDArray[np.float64]
+
+NODES = 129
+"""Values of T2 at which a closed form is worked out where a map has more: between them it is a spline of ln T2."""
 
 
 def followed(pulse: RF, T2: ArrayLike, offset: ArrayLike = 0.0) -> Floats:
@@ -36,15 +40,20 @@ def followed(pulse: RF, T2: ArrayLike, offset: ArrayLike = 0.0) -> Floats:
     ndarray (row, line)
         Within .03 of the Bloch equations for hyperbolic secants and T2 above .3 ms; see the tests.
     """
-    R2 = 1 / np.atleast_1d(np.asarray(T2, float))[:, None, None]
+    T2 = np.atleast_1d(np.asarray(T2, float))
     w1 = 2 * math.pi * np.abs(pulse.waveform)
     swept = np.gradient(np.unwrap(np.angle(pulse.waveform)), pulse.dwell) if w1.size > 1 else np.zeros(1)
     away = 2 * math.pi * (np.atleast_1d(np.asarray(offset, float))[:, None] - pulse.frequency) - swept  # (line, sample)
-    rate = R2 * w1**2 / (w1**2 + away**2 + R2**2)
+
+    def lost(some: Floats) -> Floats:
+        R2 = 1 / some[:, None]
+        rates = [(R2 * w1**2 / (w1**2 + line**2 + R2**2)).sum(axis=1) for line in away]
+        return np.stack(rates, axis=1) * pulse.dwell
+
     crossed = away[:, 0] * away[:, -1] < 0
     at_resonance = w1[np.abs(away).argmin(axis=1)]
-    inverted = crossed & (at_resonance > R2[:, :, 0] / 2)
-    kept: Floats = np.where(inverted, -1.0, 1.0) * np.exp(-rate.sum(axis=2) * pulse.dwell)
+    inverted = crossed & (at_resonance > 1 / (2 * T2[:, None]))
+    kept: Floats = np.where(inverted, -1.0, 1.0) * np.exp(-_of_T2(lost, T2))
     return kept
 
 
@@ -60,14 +69,17 @@ def turned(angle: float, duration: float, T2: ArrayLike, offset: ArrayLike = 0.0
     """
     from scipy.linalg import expm
 
-    each, row = np.unique(np.atleast_1d(np.asarray(T2, float)), return_inverse=True)
     away = 2 * math.pi * np.atleast_1d(np.asarray(offset, float)) * duration
-    generator: NDArray[Any] = np.zeros((each.size, away.size, 3, 3))
-    generator[..., 0, 0] = generator[..., 1, 1] = -duration / each[:, None]
-    generator[..., 0, 1], generator[..., 1, 0] = -away, away
-    generator[..., 0, 2], generator[..., 2, 0] = angle, -angle
-    kept: Floats = expm(generator)[..., 2, 2]
-    return kept[row]
+
+    def kept(some: Floats) -> Floats:
+        generator: NDArray[Any] = np.zeros((some.size, away.size, 3, 3))
+        generator[..., 0, 0] = generator[..., 1, 1] = -duration / some[:, None]
+        generator[..., 0, 1], generator[..., 1, 0] = -away, away
+        generator[..., 0, 2], generator[..., 2, 0] = angle, -angle
+        along_z: Floats = expm(generator)[..., 2, 2]
+        return along_z
+
+    return _of_T2(kept, np.atleast_1d(np.asarray(T2, float)))
 
 
 def short_excitation(angle: ArrayLike, duration: float, T2: ArrayLike) -> tuple[Floats, Floats]:
@@ -82,3 +94,15 @@ def short_excitation(angle: ArrayLike, duration: float, T2: ArrayLike) -> tuple[
     decay = np.exp(-a)
     transverse, longitudinal = decay * np.asarray(angle) * sinc.real, decay * (np.cos(q).real + a * sinc.real)
     return transverse, longitudinal
+
+
+def _of_T2(function: Callable[[Floats], Floats], T2: Floats) -> Floats:
+    """A smooth function of T2, (row, line): at each value, or by a spline of ln T2 over a map of many."""
+    from scipy.interpolate import CubicSpline
+
+    each, row = np.unique(T2, return_inverse=True)
+    if each.size <= NODES:
+        return function(each)[row]
+    nodes = np.geomspace(each[0], each[-1], NODES)
+    along: Floats = CubicSpline(np.log(nodes), function(nodes))(np.log(T2))
+    return along
