@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..acquisition.protocol import Protocol
-from ..acquisition.timeline import ADC, RF, Block, Gradient, Spoiler, Timeline, trapezoid
+from ..acquisition.timeline import ADC, CLOCK, RF, Block, Gradient, Spoiler, Timeline, trapezoid
 from ..constants import PROTON
 from .precession import lines, precession
 from .sequence import Pool
@@ -121,7 +121,12 @@ def one_repetition(protocol: Protocol, point: int, *events: RF | ADC | Gradient 
     InputError
         The events overlap, or do not fit into TR.
     """
+    TR = setting(protocol, "TR", point)
+    last = max(e.end for e in events if not isinstance(e, Spoiler))
+    if last > TR + CLOCK:
+        raise InputError(f"protocol {protocol.name}: TR is {TR:g} s: expected at least {last:g} s, when its last event "
+                         "ends")  # fmt: skip
     try:
-        return Timeline((Block(*events, Spoiler(), duration=setting(protocol, "TR", point)),), name=protocol.name)
+        return Timeline((Block(*events, Spoiler(), duration=TR),), name=protocol.name)
     except InputError as error:
         raise InputError(f"protocol {protocol.name}: {error}") from None
