@@ -299,7 +299,7 @@ WRONG = [
         {"echo": (0.01, 0.02, 0.06)},
         "echo is 0.06 s at point 2: expected one of 5 echoes 0.01 s apart",
     ),
-    ("turbo_spin_echo", {"TR": 0.045}, "TR is 0.045 s: expected at least 0.045001 s, when its last event ends"),
+    ("turbo_spin_echo", {"TR": 0.045}, "TR is 0.045 s: expected at least 0.046001 s, when its last event ends"),
     ("press", {"TE1": 0.04}, "TE1 is 0.04 s: expected above 0 and below TE, 0.03 s"),
     ("press", {"constants": {"TR": 1.0}}, "TE1 is missing: sequence press needs it"),
     ("diffusion_spin_echo", {"delta": 0.03}, "delta is 0.03 s and Delta"),
