@@ -206,3 +206,36 @@ def test_bad_input(blocks, until, message):
     assert message in str(caught.value)
     with pytest.raises(InputError, match="order is -1: expected a whole number from 0 up"):
         moments.moment([0, 1], [[1.0], [1.0]], -1)
+
+
+def test_pathway_counts_offsets_until_they_are_refocused():
+    pulses = [hard(1.0, "excitation", delay=1e-3), hard(2.0, "refocusing", delay=4e-3),
+              hard(1.0, "storage", delay=6e-3), hard(1.0, "recall", delay=9e-3)]  # fmt: skip
+    timeline = Timeline((Block(*pulses, duration=12e-3),))
+    times, sign = moments.pathway(timeline)
+    np.testing.assert_allclose(times, [0, 3e-3, 3e-3, 5e-3, 5e-3, 8e-3, 8e-3, 11e-3 - 0.5e-6], atol=1e-12)
+    np.testing.assert_array_equal(sign, [1, 1, -1, -1, 0, 0, 1, 1])
+    # a constant offset is a gradient seen from one place: their signs are one
+    on = Gradient("z", np.array([0, 12e-3]), np.array([0.01, 0.01]))
+    both = Timeline((Block(*pulses, on, duration=12e-3),))
+    np.testing.assert_allclose(moments.effective_gradient(both)[1][:, 2], 0.01 * sign)
+
+
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=10, deadline=None)
+def test_waveforms_together_are_what_they_were(seed):
+    rng = np.random.default_rng(seed)
+    each = []
+    for _ in range(3):
+        t = np.concatenate([[0], np.cumsum(rng.uniform(0.1, 1, 6) * rng.integers(0, 2, 6)), [7 + rng.random()]])
+        each.append((t, rng.normal(size=(t.size, 3))))
+    times, gradients = moments.together(each)
+    assert gradients.shape == (3, times.size, 3)
+    for (t, g), found in zip(each, gradients, strict=True):
+        for order in (0, 1, 2):
+            expected = moments.moment(t, g, order)
+            np.testing.assert_allclose(moments.moment(times, found, order), expected, rtol=1e-9, atol=1e-9)
+        if t[-1] == times[-1]:  # a shorter one goes on with what its integral left
+            np.testing.assert_allclose(moments.b_matrix_of(times, found), moments.b_matrix_of(t, g), rtol=1e-9)
+    with pytest.raises(InputError, match="moments: 0 waveforms with 0 different times: expected two or more"):
+        moments.together([])

@@ -30,6 +30,7 @@ __all__ = ["FREE", "Attenuation", "Box", "Cylinder", "Sphere", "Voxels", "Walk",
 STEP = 1 / 10
 """Default length (SD along an axis) of a step, relative to the width or radius of the room."""
 LEAST, MOST = 50, 1_000_000  # steps of a walk
+MEDIA: tuple[type, ...] = (Box, Sphere, Cylinder, Voxels)
 _BLOCK = 1024  # walkers; a multiple of the lanes
 
 
@@ -162,7 +163,7 @@ def walk(
     """
     wave, waves = waveforms(times, gradient, "walkers")
     d = _checked(diffusivity, count, step, gamma) * 1e-6  # m2/s
-    if not isinstance(medium, Box | Sphere | Cylinder | Voxels):
+    if not isinstance(medium, MEDIA):
         kind = type(medium).__name__
         raise InputError(f"walkers: medium is {kind}: expected FREE, slab, Box, Sphere, Cylinder or Voxels")
     _check_refocused(wave, medium.free)
