@@ -449,6 +449,25 @@ def test_threads_do_not_matter(monkeypatch):
         np.testing.assert_allclose(alone.signal[0], results[0].signal[k], rtol=1e-11)
 
 
+def test_a_map_of_densities_is_one_spin():
+    """Spins that differ by a factor of all densities are computed once, and are as if each was computed alone."""
+    rng = np.random.default_rng(1)
+    factor, kind = rng.uniform(0, 50, 300), rng.integers(0, 3, 300)
+    factor[7] = 0.0
+    few = changed(BONE, T1=np.array(BONE["T1"]) * np.array([[1.0], [1.1], [0.7]]), B1=[1.0, 0.9, 1j])
+    pools = changed(BONE, T1=few.T1[kind], B1=few.B1[kind], density=factor[:, None] * np.array(BONE["density"]))
+    distinct, member, scale = pools.alike()
+    assert len(distinct) == 4 and len(member) == 300  # the empty one has ratios of its own
+    np.testing.assert_allclose(distinct.density[member] * scale[:, None], pools.density, rtol=1e-11)
+    np.testing.assert_array_equal(distinct.T1[member], pools.T1)
+    each, whole = (exchange.steady_state(prepared(), p, per_pool=True) for p in (few, pools))
+    np.testing.assert_allclose(whole.signal, each.signal[kind] * factor[:, None, None], rtol=1e-10, atol=1e-15)
+    np.testing.assert_allclose(whole.magnetisation, each.magnetisation[kind] * factor[:, None, None], atol=1e-10)
+    played = exchange.simulate(prepared(), pools)
+    from_start = exchange.simulate(prepared(), pools, initial=pools.equilibrium)
+    np.testing.assert_allclose(played.signal, from_start.signal, atol=1e-10)
+
+
 def test_sums_and_going_on():
     pools, timeline = many(70), prepared()
     first = exchange.simulate(timeline, pools, per_pool=True)

@@ -96,8 +96,7 @@ def simulate(
         A timeline without blocks, an initial state or a voxel index that does not fit the spins.
     """
     _check("simulate", timeline, pools)
-    start = _start(pools, initial)
-    return _run("simulate", timeline, pools, signal, per_pool, lambda spins, index: start[index])
+    return _run("simulate", timeline, pools, signal, per_pool, start=_start(pools, initial))
 
 
 def steady_state(
@@ -130,14 +129,7 @@ def steady_state(
     if not math.isfinite(advance):
         raise InputError(f"exchange.steady_state: advance is {advance!r}: expected a phase (rad)")
 
-    def start(spins: Spins, index: NDArray[np.int64]) -> Floats:
-        state, found = spins.periodic(timeline.blocks, timeline.duration, advance)
-        if not found.all():
-            raise InputError(f"exchange.steady_state: spin {index[np.argmin(found)]} has no steady state: expected a "
-                             "period longer than 0 s and finite T1, T2 and T1D")  # fmt: skip
-        return state
-
-    return _run("steady_state", timeline, pools, signal, per_pool, start)
+    return _run("steady_state", timeline, pools, signal, per_pool, advance=advance)
 
 
 def propagator(blocks: Timeline | Block | Repeat | Sequence[Block | Repeat], pools: Pools) -> Floats:
@@ -187,10 +179,11 @@ def _check(where: str, timeline: Timeline, pools: Pools) -> None:
         raise InputError(f"exchange.{where}: timeline {timeline.name} has no blocks: expected one at least")
 
 
-def _start(pools: Pools, initial: ArrayLike | Result | None) -> Floats:
-    shape, rows = (len(pools), pools.count), Rows.of(pools)
+def _start(pools: Pools, initial: ArrayLike | Result | None) -> Floats | None:
+    """State (spin, row) that the initial magnetisation means; None for equilibrium."""
     if initial is None:
-        return rows.state(pools.equilibrium, np.zeros(shape))
+        return None
+    shape, rows = (len(pools), pools.count), Rows.of(pools)
     order = initial.dipolar if isinstance(initial, Result) else np.zeros(shape)
     given = np.asarray(initial.magnetisation if isinstance(initial, Result) else initial)
     if given.shape not in ((pools.count, 3), (*shape, 3)) or given.dtype.kind not in "iuf" or order.shape != shape:
@@ -205,25 +198,46 @@ def _start(pools: Pools, initial: ArrayLike | Result | None) -> Floats:
     return rows.state(magnetisation, order)
 
 
-def _run(where: str, timeline: Timeline, pools: Pools, signal: Signal, per_pool: bool, start: Any) -> Result:
-    """Play the timeline from the state `start(spins, index)` of each piece of work."""
+def _run(
+    where: str,
+    timeline: Timeline,
+    pools: Pools,
+    signal: Signal,
+    per_pool: bool,
+    *,
+    start: Floats | None = None,
+    advance: float | None = None,
+) -> Result:
+    """Play the timeline from a state (spin, row), in equilibrium without; with `advance` from its steady state."""
     voxel = _voxels(where, signal, len(pools))
+    # without a state of their own, spins whose densities differ by a factor alone are one
+    few, member, factor = pools.alike() if start is None else (pools, np.arange(len(pools)), np.ones(len(pools)))
     rows, sections = Rows.of(pools), plan(timeline.blocks, bool(pools.position.any()))
+    if start is None:
+        start = rows.state(few.equilibrium, np.zeros(few.density.shape))
     shape = (pools.count, timeline.samples) if per_pool else (timeline.samples,)
-    each = np.zeros((len(pools), *shape), complex)
-    end = np.empty((len(pools), rows.size))
+    each = np.zeros((len(few), *shape), complex)
+    end = np.empty((len(few), rows.size))
 
     def work(first: int, last: int) -> None:
         index = np.arange(first, last)
-        spins = Spins(pools.at(index), rows, timeline.gamma, sections)
-        state, samples = spins.play(timeline.blocks, start(spins, index))
-        end[index] = state
+        spins = Spins(few.at(index), rows, timeline.gamma, sections)
+        state = start[index]
+        if advance is not None:
+            state, found = spins.periodic(timeline.blocks, timeline.duration, advance)
+            if not found.all():
+                spin = np.flatnonzero(member == index[np.argmin(found)])[0]
+                raise InputError(f"exchange.{where}: spin {spin} has no steady state: expected a period longer than "
+                                 "0 s and finite T1, T2 and T1D")  # fmt: skip
+        end[index], samples = spins.play(timeline.blocks, state)
         if per_pool:
             each[index[:, None], rows.liquid] = samples
         else:
             each[index] = samples.sum(axis=1)
 
-    threads.each_block(len(pools), work, _SPINS)
+    threads.each_block(len(few), work, _SPINS)
+    each = each[member] * factor.reshape(-1, *[1] * len(shape))
+    end = end[member] * factor[:, None]
     if voxel is not None:
         total = np.zeros((int(voxel.max()) + 1, *shape), complex)
         np.add.at(total, voxel, each)

@@ -24,7 +24,7 @@ Parts = Sequence[Block | Repeat]
 Plan = dict[int, tuple[Section, ...]]
 """Sections of each block, by the block's identity."""
 
-_KEPT = 64e6  # bytes of maps that are kept for the next time the same section comes
+_KEPT = 256e6  # bytes of maps that are kept for the next time the same section comes
 _CONDITIONS = 1000  # carriers and gradients of which as much is kept
 _LOST = 1e-14  # of a state; what is lost less in a period, or eight roundings of all rates, may be rounding
 

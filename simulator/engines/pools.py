@@ -163,6 +163,25 @@ class Pools:
         """Magnetisation in equilibrium, (spin, pool, 3)."""
         return np.stack([np.zeros_like(self.density), np.zeros_like(self.density), self.density], axis=2)
 
+    def alike(self) -> tuple[Pools, NDArray[np.int64], Floats]:
+        """Spins that differ by more than a factor in their densities, which of them each spin is, and its factor.
+
+        A map of densities whose ratios are the same everywhere is one spin; values that differ by less than 1e-12 of
+        themselves are the same.
+        """
+        total = self.density.sum(axis=1)
+        factor = np.where(total > 0, total, 1.0)
+        values = [self.T1, self.T2, self.density / factor[:, None], self.rates, self.offset, self.T1D, self.position]
+        values += [self.B1.real, self.B1.imag]
+        table = np.concatenate([v.reshape(len(self), -1) for v in values], axis=1) + 0.0  # -0 is 0
+        # the last 12 of 52 bits may be rounding
+        bits = (np.ascontiguousarray(table).view(np.int64) + 2**11) >> 12
+        _, first, member = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+        first, member = np.sort(first), np.argsort(np.argsort(first))[member.ravel()]
+        few = self.at(first)
+        object.__setattr__(few, "density", few.density / factor[first, None])
+        return few, member, factor
+
     def at(self, index: ArrayLike | slice) -> Pools:
         """Some of the spins."""
         names = ("T1", "T2", "density", "rates", "offset", "T1D", "B1", "position")
