@@ -411,8 +411,8 @@ def steps(block: Block) -> Steps:
     times = np.array(sorted(edges))
     # times that differ by rounding alone are one edge
     times = times[np.concatenate([[True], np.diff(times) > CLOCK])]
-    if times.size == 1:
-        times = np.repeat(times, 2)
+    if times.size == 1 or (block.spoilers and block.spoilers[0] < CLOCK):
+        times = np.concatenate([[0.0], times])  # a step of no length, after which what is there at the start is spoiled
     n = times.size - 1
     duration, middle = np.diff(times), (times[1:] + times[:-1]) / 2
     rf, carrier, turn = np.zeros(n, complex), np.zeros(n), np.zeros(n)
@@ -446,16 +446,17 @@ def _named(block: Block) -> str:
 
 
 def _check(block: Block, where: str, hardware: Hardware) -> None:
-    if not (math.isfinite(block.duration) and block.duration >= 0):
-        raise InputError(f"{where}: duration is {block.duration:g} s: expected a finite time from 0 up")
     spans: dict[str, list[tuple[float, float, str]]] = {}
     for event in block.events:
         kind, start, end = _span(event, where)
         if start < -CLOCK or end > block.duration + CLOCK:
             raise InputError(
-                f"{where}: {kind} from {start:g} to {end:g} s: expected within the block, 0 to {block.duration:g} s"
+                f"{where}: {kind} from {start:g} to {end:g} s: expected within the block, 0 to "
+                f"{max(block.duration, 0):g} s"
             )
         spans.setdefault(kind, []).append((start, end, kind))
+    if not (math.isfinite(block.duration) and block.duration >= 0):
+        raise InputError(f"{where}: duration is {block.duration:g} s: expected a finite time from 0 up")
     spans["RF or ADC"] = spans.pop("RF", []) + spans.pop("ADC", [])
     for same in spans.values():
         same.sort()
