@@ -102,8 +102,10 @@ def cones(
     knots = np.append(ends, ends[-1] + fall)
     times = ends[:-1] + 0.5 * dwell
     path = Trajectory("cones", 3, matrix, fov, dwell, times, knots=knots, gradients=gradients, nucleus=nucleus)
-    radius = np.sqrt(((path.positions(ends) / k_max) ** 2).sum(axis=2))
-    weights = np.diff(radius**3, axis=1) / 3 * np.array(solid)[:, None] * float(np.prod(k_max))
+    # the speed outwards, k * dk/dt over k, between knots; area x speed x dwell is the volume
+    unit, speed = path.k / k_max, gamma * 0.5 * (gradients[:, 1:-1] + gradients[:, :-2]) / k_max
+    outwards = (unit * speed).sum(axis=2) * np.sqrt((unit**2).sum(axis=2))
+    weights = outwards * dwell * np.array(solid)[:, None] * float(np.prod(k_max))
     return path.replace(weights=weights)
 
 
