@@ -44,6 +44,7 @@ class Axis:
     high: float
     log: bool = False
     scale: float = 1.0
+    unit: str = "1"
 
     def values(self, count: int) -> Floats:
         """So many values from end to end."""
@@ -81,22 +82,24 @@ DEGREES = 180 / math.pi
 DURATION = Axis("duration_over_T2", "pulse length / T2", 0.01, 3.0, log=True)
 BOUND_DURATION = Axis("duration_over_T2_bound", "pulse length / T2 of bound water", 0.01, 3.0, log=True)
 OFFSET = Axis("offset_times_duration", "offset × pulse length (turns)", 0.0, 0.5)
-FLIP = Axis("flip_angle", "flip angle (°)", math.radians(3), math.radians(90), scale=DEGREES)
-SPOKE_FLIP = Axis("spoke_flip_angle", "flip angle of a spoke (°)", math.radians(2), math.radians(40), scale=DEGREES)
+FLIP = Axis("flip_angle", "flip angle (°)", math.radians(3), math.radians(90), scale=DEGREES, unit="rad")
+SPOKE_FLIP = Axis(
+    "spoke_flip_angle", "flip angle of a spoke (°)", math.radians(2), math.radians(40), scale=DEGREES, unit="rad"
+)
 SCALE = Axis("B1", "actual / nominal flip angle", 0.8, 1.2)
 TRAIN_DURATION = Axis("train_duration_over_T2", "pulse length / T2", 2e-3, 0.2, log=True)
 TR_OVER_T1 = Axis("TR_over_T1", "TR / T1", 0.02, 2.0, log=True)
 TR = Axis("TR_over_T2", "TR / T2", 0.1, 10.0, log=True)
 SPOKE_TR = Axis("spoke_TR_over_T2", "time from spoke to spoke / T2", 0.1, 10.0, log=True)
 TI = Axis("TI_over_T1", "TI / T1", 0.1, 3.0)
-REFOCUSING = Axis("refocusing_angle", "refocusing angle (°)", math.radians(60), math.pi, scale=DEGREES)
+REFOCUSING = Axis("refocusing_angle", "refocusing angle (°)", math.radians(60), math.pi, scale=DEGREES, unit="rad")
 DECAY_TIME = Axis("T2_over_spacing", "T2 / echo spacing", 2.0, 50.0, log=True)
 EXCHANGE = Axis("exchange_times_T2_bound", "exchange rate × T2 of bound water", 1e-4, 1.0, log=True)
 ECHO_TIME = Axis("TE_over_T2_bound", "TE / T2 of bound water", 0.0, 6.0)
 WALLS = Axis("walls_over_diffusion", "distance of walls / diffusion length", 1.0, 100.0, log=True)
 ATTENUATION = Axis("b_times_D", "b × diffusivity", 0.0, 1.0)
 SEGMENTS = Axis("segments", "capillary segments passed during the encoding", 0.3, 30.0, log=True)
-B = Axis("b", "b (s/mm²)", 0.0, 200.0)
+B = Axis("b", "b (s/mm²)", 0.0, 200.0, unit="s/mm2")
 PDFF = Axis("pdff", "PDFF (%)", 0.0, 1.0, scale=100.0)
 
 _PULSE, _OFFSET = "Relaxation during the pulses", "Off resonance"
@@ -198,8 +201,10 @@ def _mapped(equation: str, panels: tuple[Panel, ...], count: int) -> xr.Dataset:
         size = np.abs(expected)
         seen = np.full_like(size, size.max()) if panel.whole else np.where(size > LEAST * size.max(), expected, np.nan)
         departure = (found - expected) / seen
-        coords = {axis.name: (axis.name, v, {"long_name": axis.label, "units": "1"}) for axis, v in
-                  ((panel.x, x), (panel.y, y))}  # fmt: skip
+        coords = {
+            axis.name: (axis.name, v, {"long_name": axis.label, "units": axis.unit})
+            for axis, v in ((panel.x, x), (panel.y, y))
+        }
         about = {"units": "1", "long_name": f"{panel.title}: {panel.engine} over equation, less 1"}
         about |= {"engine": panel.engine, "held": panel.held}
         data[panel.name] = xr.DataArray(departure, coords, (panel.y.name, panel.x.name), attrs=about)
