@@ -26,7 +26,7 @@ from .parts import setting
 from .precession import lines, precession
 from .preparation import followed, turned
 from .sequence import Played, Pool, Sequence, is_finite
-from .spokes import SWITCHES, after_preparation, check, each_repetition, read_as, relaxed, shown, spoke
+from .spokes import SWITCHES, after_preparation, check, each_repetition, field_phase, read_as, relaxed, shown, spoke
 from .ute import EXCITATION, first_point
 
 INVERSION = {"shape": "hyperbolic_secant", "duration": 8.64e-3, "peak": 750.0, "mu": 4.9}
@@ -37,34 +37,34 @@ ADIABATIC = ("hyperbolic_secant",)
 def prepared(
     pool: Pool,
     protocol: Protocol,
-    kept: Callable[[Protocol, int, NDArray[Any], NDArray[Any]], NDArray[Any]],
+    kept: Callable[[Protocol, int, NDArray[Any], NDArray[Any], NDArray[Any]], NDArray[Any]],
     *,
     R2_prime: bool = True,
-    off_resonance: float = 0.0,
-    B1: float = 1.0,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
 ) -> NDArray[Any]:
     """Mean of the spokes after a preparation, (row, point), complex: the equation ``prepared_spokes``, line by line.
 
-    `kept` gives what the preparation of a point keeps of Mz, (row, line), from the protocol, the point, T2 (row,) and
-    the frequencies of the lines (line,).
+    `kept` gives what the preparation of a point keeps of Mz, (row, line), from the protocol, the point, T2 (row,),
+    the frequencies of the lines (row, line), and the strength of B1 (row,) relative to that of the protocol.
     """
-    out = np.zeros((1, protocol.points), complex)
     if not shown(pool):
-        return out
+        return np.zeros((1, protocol.points), complex)
     unknowns, T2 = relaxed(pool, R2_prime), pool.get("T2")
     frequency, share = lines(pool, protocol)
-    frequency = frequency + off_resonance
-    out = np.zeros((T2.size, protocol.points), complex)
+    seen, strength = frequency + np.atleast_2d(off_resonance), np.abs(np.ravel(B1))
+    out = np.zeros((max(T2.size, len(seen), strength.size), protocol.points), complex)
     for points in each_repetition(protocol):
-        several = kept(protocol, points[0], T2, frequency)
+        several = kept(protocol, points[0], T2, seen, strength)
         some = at_points(protocol, points)
-        scanner = {**some, "TE": some["TE"], "B1": some.get("B1", 1.0) * B1}
+        scanner = {**some, "TE": some["TE"], "B1": some.get("B1", 1.0) * np.abs(B1)}
         scanner.setdefault("spokes_per_preparation", 1.0)
         scanner.setdefault("spoke_TR", 0.0)  # of no effect on a single spoke
-        turning = precession(frequency, np.broadcast_to(some["TE"], len(points)))
-        for line, (part, phase) in enumerate(zip(share, turning, strict=True)):
+        times = np.broadcast_to(some["TE"], len(points))
+        for line, (part, phase) in enumerate(zip(share, precession(frequency, times), strict=True)):
             decayed = equations.get("prepared_spokes").signal({**unknowns, "kept": several[:, line]}, scanner)
             out[:, points] += part * phase * decayed
+        out[:, points] *= field_phase(times, off_resonance, B1)
     return out
 
 
@@ -78,8 +78,8 @@ def inverted(
     protocol: Protocol,
     *,
     R2_prime: bool = True,
-    off_resonance: float = 0.0,
-    B1: float = 1.0,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
     efficiency: float = 1.0,
 ) -> NDArray[Any]:
     """Inversion-prepared UTE of one pool, for a density of 1 mol 1H/L.
@@ -90,7 +90,7 @@ def inverted(
     protocol : Protocol
         With echo (or TE), TI, TR, spoke_TR (s), flip_angle (rad), spokes_per_preparation.
     R2_prime, off_resonance, B1
-        See `spokes.spoiled`; an adiabatic pulse does not mind B1.
+        See `spokes.spoiled`.
     efficiency : float
         Of the inversion, on top of what T2 takes from it during the pulse (`preparation.followed`): 1 inverts fully, 0
         leaves Mz as it was.
@@ -106,16 +106,18 @@ def inverted(
         The inversion is no hyperbolic secant: other pulses have no closed form, which is what rung engine is for.
     """
 
-    def kept(scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any]) -> NDArray[Any]:
+    def kept(
+        scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any], strength: NDArray[Any]
+    ) -> NDArray[Any]:
         _closed_form(scan, "inversion", INVERSION, ADIABATIC)
-        left = followed(_inversion(scan), T2, frequency)
+        left = followed(_inversion(scan), T2, frequency, strength * setting(scan, "B1", point, 1.0))
         return 1 - (1 - left) * efficiency
 
     return prepared(pool, protocol, kept, R2_prime=R2_prime, off_resonance=off_resonance, B1=B1)
 
 
 def saturated(
-    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: float = 0.0, B1: float = 1.0
+    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: Any = 0.0, B1: Any = 1.0
 ) -> NDArray[Any]:
     """Saturation-prepared UTE of one pool, for a density of 1 mol 1H/L.
 
@@ -123,10 +125,12 @@ def saturated(
     angle `power` (rad; a quarter turn where none is stated), and feels B1.
     """
 
-    def kept(scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any]) -> NDArray[Any]:
+    def kept(
+        scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any], strength: NDArray[Any]
+    ) -> NDArray[Any]:
         settings = _closed_form(scan, "saturation", SATURATION, ("hard",))
-        angle = setting(scan, "power", point, math.pi / 2) * setting(scan, "B1", point, 1.0) * B1
-        return turned(angle, settings["duration"], T2, frequency)
+        angle = setting(scan, "power", point, math.pi / 2) * setting(scan, "B1", point, 1.0)
+        return turned(angle * strength, settings["duration"], T2, frequency)
 
     return prepared(pool, protocol, kept, R2_prime=R2_prime, off_resonance=off_resonance, B1=B1)
 

@@ -70,8 +70,8 @@ def spoiled(
     *,
     nucleus: str = "1H",
     R2_prime: bool = True,
-    off_resonance: float = 0.0,
-    B1: float = 1.0,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
 ) -> NDArray[np.complex128]:
     """Spoiled gradient echo of one pool, (row, point), complex: the equation ``spoiled_gradient_echo`` times its lines.
 
@@ -83,18 +83,24 @@ def spoiled(
     nucleus : {"1H", "31P"}
     R2_prime : bool
         False where the field that causes R2' is put in as such.
-    off_resonance : float
+    off_resonance : float or ndarray (row, 1)
         Of all lines (Hz).
-    B1 : float
-        Transmit field relative to that of the protocol.
+    B1 : float, complex or ndarray (row, 1)
+        Transmit field relative to that of the protocol; its phase is that of the signal.
     """
     if not shown(pool, nucleus):
         return np.zeros((1, protocol.points), complex)
-    scanner = {**protocol, "TE": protocol["TE"], "B1": protocol.get("B1", 1.0) * B1}
+    scanner = {**protocol, "TE": protocol["TE"], "B1": protocol.get("B1", 1.0) * np.abs(B1)}
     decayed = equations.get("spoiled_gradient_echo").signal(relaxed(pool, R2_prime), scanner)
     times = np.broadcast_to(protocol["TE"], protocol.points)
     frequency, share = lines(pool, protocol, nucleus)
-    return decayed * (share @ precession(frequency + off_resonance, times))
+    return decayed * ((share @ precession(frequency, times)) * field_phase(times, off_resonance, B1))
+
+
+def field_phase(times: NDArray[np.float64], off_resonance: Any, B1: Any) -> NDArray[np.complex128]:
+    """What a field offset (Hz) has turned by these times, and the phase of B1, (point,) or (row, point)."""
+    turned: NDArray[np.complex128] = np.exp(2j * np.pi * off_resonance * times + 1j * np.angle(B1))
+    return turned
 
 
 # -- what is played

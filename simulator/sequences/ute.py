@@ -21,7 +21,7 @@ EXCITATION = {"shape": "hard", "duration": 40e-6}
 
 
 def signal(
-    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: float = 0.0, B1: float = 1.0
+    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: Any = 0.0, B1: Any = 1.0
 ) -> NDArray[Any]:
     """Signal of one pool, for a density of 1 mol 1H/L: spoiled gradient echoes of an instantaneous pulse.
 

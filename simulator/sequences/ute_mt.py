@@ -35,7 +35,7 @@ def saturation(protocol: Protocol, point: int) -> RF:
 
 
 def signal(
-    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: float = 0.0, B1: float = 1.0
+    pool: Pool, protocol: Protocol, *, R2_prime: bool = True, off_resonance: Any = 0.0, B1: Any = 1.0
 ) -> NDArray[Any]:
     """UTE-MT of one pool that does not exchange, for a density of 1 mol 1H/L.
 
@@ -60,15 +60,15 @@ def signal(
         An offset so near to resonance that magnetisation does not follow the effective field.
     """
 
-    def kept(scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any]) -> NDArray[Any]:
+    def kept(
+        scan: Protocol, point: int, T2: NDArray[Any], frequency: NDArray[Any], strength: NDArray[Any]
+    ) -> NDArray[Any]:
         mt = saturation(scan, point)
         nearest, least = float(np.abs(frequency - mt.frequency).min()), AWAY * bandwidth(mt)
         if nearest < least:
             raise InputError(f"protocol {scan.name}: offset is {mt.frequency:g} Hz, {nearest:.0f} Hz from pool "
                              f"{pool.name}: expected at least {least:.0f} Hz, or rung engine")  # fmt: skip
-        scale = setting(scan, "B1", point, 1.0) * B1
-        strong = RF(mt.waveform * scale, mt.dwell, frequency=mt.frequency)
-        return followed(strong, T2, frequency)
+        return followed(mt, T2, frequency, strength * setting(scan, "B1", point, 1.0))
 
     return prepared(pool, protocol, kept, R2_prime=R2_prime, off_resonance=off_resonance, B1=B1)
 

@@ -35,8 +35,8 @@ def signal(
     *,
     nucleus: str = "1H",
     R2_prime: bool = True,
-    off_resonance: float = 0.0,
-    B1: float = 1.0,
+    off_resonance: Any = 0.0,
+    B1: Any = 1.0,
 ) -> NDArray[Any]:
     """Signal of one pool, for a density of 1 mol/L of the nucleus: spoiled gradient echoes of an instantaneous pulse.
 
