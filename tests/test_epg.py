@@ -11,8 +11,9 @@ from scipy.linalg import expm
 
 from bonemri.errors import InputError
 from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
-from bonemri.simulator.engines import bloch, epg, epg_exchange
+from bonemri.simulator.engines import bloch, epg, epg_exchange, exchange
 from bonemri.simulator.engines.isochromats import Isochromats
+from bonemri.simulator.engines.pools import Pools
 
 SPOIL = math.radians(117.0)
 RNG = np.random.default_rng(4)
@@ -401,6 +402,46 @@ def test_gradient_echoes_against_the_bloch_engine():
     found = bloch.simulate(timeline, Isochromats(t1, t2, position=place), exact=True).signal.mean(axis=0)
     expected = epg.spoiled_train(t1, t2, np.full(count, flip), TR, TE=TE)[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def spoiled_pools(pools, pulse, count, TR, TE):
+    """A train of the exchange engine, (pool, pulse), as `spoiled_train` states it; spins over a turn of the spoiler."""
+    area, spins = 2e-5, 96
+    adc = ADC(1, 1e-7, pulse.reference + TE - 5e-8)
+    block = Block(pulse, adc, trapezoid("z", area, 3e-3, 5e-4, 2e-3), duration=TR)
+    timeline = Timeline((Repeat((block,), count, rf_spoiling(count)),))
+    place = np.zeros((spins, 3))
+    place[:, 2] = (np.arange(spins) + 0.5) / spins / (timeline.gamma * area)
+    found = exchange.simulate(timeline, Pools(**pools, position=place), signal="sum", per_pool=True)
+    return found.signal / spins
+
+
+def test_exchanging_liquids_against_the_exchange_engine():
+    """Pulses of 10 ns: 5e-7 of the shorter T2 in each of 40."""
+    f, k, shift, flip = 0.25, 12.0, 40.0, 0.5
+    pools = {"T1": [1.0, 0.4], "T2": [80e-3, 20e-3], "density": [1 - f, f], "offset": [0.0, shift],
+             "rates": [[0, k], [k * (1 - f) / f, 0]]}  # fmt: skip
+    pulse = RF(np.array([flip / (2 * np.pi * 1e-8)]), 1e-8, phase=np.pi / 2)
+    expected = spoiled_pools(pools, pulse, 40, 8e-3, 1.5e-3)
+    found = epg_exchange.spoiled_train(
+        epg_exchange.TwoPools(1.0, 0.4, 80e-3, 20e-3, f, k, shift), np.full(40, flip), 8e-3, TE=1.5e-3
+    )[0]
+    np.testing.assert_allclose(np.reshape(expected, found.shape), found, atol=2e-6)
+
+
+def test_a_bound_pool_against_the_exchange_engine():
+    """Pulses of 10 us, with the saturation pi w1^2 g that their Gaussian line has: relaxation during them is 2e-4."""
+    f, k, flip, length, T2 = 0.15, 4.0, 0.1, 10e-6, 10e-6
+    pools = {"T1": [1.0, 0.6], "T2": [50e-3, T2], "density": [1 - f, f], "lineshape": ["", "gaussian"],
+             "rates": [[0, k], [k * (1 - f) / f, 0]]}  # fmt: skip
+    pulse = RF(np.array([flip / (2 * np.pi * length)]), length, phase=np.pi / 2)
+    expected = np.reshape(spoiled_pools(pools, pulse, 60, 8e-3, 1.5e-3), (-1, 60))[0]
+    loss = math.pi * (flip / length) ** 2 * length * T2 / math.sqrt(2 * math.pi)  # g of a Gaussian at its middle
+    tissue = epg_exchange.TwoPools(1.0, 0.6, 50e-3, None, f, k)
+    found = epg_exchange.spoiled_train(tissue, np.full(60, flip), 8e-3, TE=1.5e-3, saturation=loss)[0, 0]
+    np.testing.assert_allclose(expected, found, rtol=1e-3)
+    without = epg_exchange.spoiled_train(tissue, np.full(60, flip), 8e-3, TE=1.5e-3)[0, 0]
+    assert abs(without[-1] / found[-1] - 1) > 5e-3
 
 
 @pytest.mark.peer
