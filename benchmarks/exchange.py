@@ -108,7 +108,8 @@ def main() -> None:
               f"scipy.linalg.expm {dense:.1f} s for the pulse alone, {dense / took[1]:.0f} times as long")  # fmt: skip
         if theirs is not None and liquid == 1:
             print(
-                f"  BMCTool {theirs * 1e3:.0f} ms a voxel for the pulse alone, {theirs * VOXELS / took[1]:.0f} times as long"
+                f"  BMCTool {theirs * 1e3:.0f} ms a voxel for the pulse alone, "
+                f"{theirs * VOXELS / took[1]:.0f} times as long"
             )
 
 
