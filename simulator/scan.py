@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from ..errors import InputError
 from . import equations, sequences
 from .acquisition import noise
 from .acquisition.protocol import FatSuppression, Protocol, protocols
+from .acquisition.scanner import Scanner
 from .model import Model
-from .rungs import Matched, Pools, Scannable, unknowns_of
+from .rungs import Engine, KSpace, Matched, Pools, Scannable, unknowns_of
 from .sequences import Sequence
 
 RUNGS = ("matched", "pools", "engine", "scan")
@@ -34,6 +35,8 @@ def scan(
     equation: str | Model | None = None,
     values: Mapping[str, Any] | None = None,
     combine: bool = True,
+    scanner: Scanner | None = None,
+    progress: Callable[[float], object] | None = None,
     **switches: Any,
 ) -> xr.DataArray:
     """Scan a phantom.
@@ -43,9 +46,10 @@ def scan(
     phantom : object with ``.truth`` and ``.pools``
         Data sets over the voxels (z, y, x); `pools` also over ``pool``.
     protocol : Protocol, or the name of a preset, or the path of a TOML file
-    rung : {"pools", "matched"}
+    rung : {"pools", "matched", "engine", "scan"}
         ``"matched"`` evaluates an equation on the truth; ``"pools"`` sums all spin pools through the closed-form
-        physics of the sequence.
+        physics of the sequence, ``"engine"`` through its pulses by numerical spin physics; ``"scan"`` puts what the
+        engine finds through k-space, coils and reconstruction.
     snr, noise_sd : float, optional
         Noise level, one of the two (see `acquisition.noise` for what SNR means); noise-free without.
     seed : int
@@ -56,9 +60,14 @@ def scan(
         Rung ``matched``: values (numbers, or arrays over the voxels) of unknowns that the truth lacks.
     combine : bool
         False: the complex images of each coil, with a further dim ``coil``.
+    scanner : Scanner, optional
+        Maps of field offset and B1+, coils, faults of the gradients; an ideal scanner without. Not on rung `matched`;
+        coils and faults of the gradients act on rung `scan`.
+    progress : callable (fraction), optional
+        Called now and then with the fraction done, 0 to 1, where a scan takes long.
     **switches
-        Rung ``pools``: confounders of the sequence, off unless given. Diffusion spin echo: ``kurtosis``,
-        ``b_offset``, ``motion_loss``, ``fat_suppression``; see `sequences`.
+        Confounders of the sequence, off unless given; ``sequences.get(name).switches`` lists them. Rung `pools` has
+        all of them, the rungs `engine` and `scan` those that are no property of the closed form.
 
     Returns
     -------
@@ -85,32 +94,83 @@ def scan(
         named = equation or protocol.equation
         model: Model = equations.get(named) if isinstance(named, str) else named
         source: Matched | Pools = Matched(model, unknowns_of(model, phantom, protocol, values or {}, grid))
+        if scanner is not None:
+            raise InputError("rung 'matched' is the equation alone: a scanner goes with the other rungs")
     else:
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
-        source = Pools(sequence, phantom.pools, grid, switches)
-    signal = source.signal(protocol)
-    if sequence.magnitude and combine:
-        signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
-    image = _label(signal, protocol, grid)
-    attrs = {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs}
+        closed_form = {} if rung == "scan" else {"scanner": scanner}
+        source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, **closed_form)
+    if rung == "scan":
+        kspace = KSpace(sequence, phantom.pools, grid, switches, scanner)
+        image = _through_kspace(kspace, source, protocol, snr, noise_sd, seed, combine, progress)
+    else:
+        signal = source.signal(protocol)
+        if sequence.magnitude and combine:
+            signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
+        image = _label(signal, protocol, grid)
+        if rung == "engine":
+            source = Pools(sequence, phantom.pools, grid, switches)  # S_ref may lie at TE 0, which cannot be played
+        image.attrs["signal_reference"] = _reference(signal, source, sequence, protocol)
     image.attrs.update(
-        attrs,
+        {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs and name not in image.attrs},
         protocol=protocol.to_json(),
         rung=rung,
         seed=_seed_attr(seed),
-        signal_reference=_reference(signal, source, sequence, protocol),
         switches=json.dumps(switches, default=lambda v: asdict(v) if isinstance(v, FatSuppression) else float(v)),
     )
     if rung == "matched":
         image.attrs["equation"] = model.name
+    if rung == "scan":
+        return image
     if snr is not None or noise_sd is not None:
         image = _noisy(image, protocol, snr, noise_sd, seed, combine, in_place=True)
     elif not combine:
         coils = np.repeat((image.values / np.sqrt(protocol.coils)).astype(complex)[..., None], protocol.coils, axis=-1)
         image = xr.DataArray(coils, image.coords, (*image.dims, "coil"), image.name, image.attrs)
     return image
+
+
+def _through_kspace(
+    kspace: KSpace,
+    closed_form: Pools,
+    protocol: Protocol,
+    snr: float | None,
+    noise_sd: float | None,
+    seed: int | np.random.SeedSequence,
+    combine: bool,
+    progress: Callable[[float], object] | None,
+) -> xr.DataArray:
+    """The image of the rung `scan`: noise goes on the samples of each acquisition."""
+    grid, sequence = kspace.image_grid(protocol), kspace.sequence
+    clean = kspace.acquire(protocol, progress)
+
+    def made(samples: Any) -> NDArray[Any]:
+        if not combine:
+            return np.moveaxis(kspace.coil_images(samples, protocol), (0, 1), (-2, -1))
+        image = np.moveaxis(kspace.image(samples, protocol), 0, -1)
+        return np.abs(image) if sequence.magnitude else image
+
+    # S_ref is that of the object: voxels that hold ringing alone would count as signal voxels of an image
+    reference = noise.signal_reference(closed_form.signal(sequence.reference(protocol)))
+    attrs: dict[str, Any] = {"signal_reference": reference}
+    if snr is None and noise_sd is None:
+        image = made(clean)
+    else:
+        if noise_sd is None:
+            assert snr is not None
+            noise_sd = _level(snr, reference)
+        rng = np.random.default_rng(_checked_seed(seed))
+        magnitudes = sequence.magnitude and combine and protocol.averaging == "magnitude"
+        # averaging is linear before magnitudes are taken: one draw of the averaged noise stands for all acquisitions
+        repeats, sd = (protocol.averages, noise_sd) if magnitudes else (1, noise.image_sd(noise_sd, protocol.averages))
+        image = sum(made(kspace.noisy(clean, protocol, sd, rng)) for _ in range(repeats)) / repeats
+        attrs.update(_noise_attrs(noise_sd, reference, protocol, sequence))
+    dims = (*grid.dims, protocol.encoding) if combine else (*grid.dims, protocol.encoding, "coil")
+    named = {"units": "1", "long_name": "MR signal (scanner units)"}
+    own = {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs}
+    return xr.DataArray(image, dict(grid.coords) | protocol.coords(), dims, "signal", named | own | attrs)
 
 
 def add_noise(
@@ -127,7 +187,7 @@ def add_noise(
     Parameters
     ----------
     scan : DataArray (..., encoding)
-        Noise-free magnitude scan, from `scan`, or a plain array with a coord ``b`` of its own.
+        Noise-free scan, from `scan`, or a plain array with a coord ``b`` of its own.
     snr, noise_sd : float
         One of the two, as in `scan`. Averages and coils are those of the protocol in the scan's attrs, else one.
     seed : int
@@ -145,8 +205,10 @@ def add_noise(
     """
     if "noise_sd" in scan.attrs:
         raise InputError(f"scan: noise_sd is {scan.attrs['noise_sd']:g} already: noise goes on a noise-free scan")
-    if np.iscomplexobj(scan):
-        raise InputError("scan: complex: noise goes on a noise-free magnitude scan")
+    if "coil" in scan.dims:
+        raise InputError("scan: it has the images of single coils: noise goes on a scan of combined ones")
+    if scan.attrs.get("rung") == "scan":
+        raise InputError("scan: rung 'scan' has its noise in k-space: expected snr or noise_sd given to scan itself")
     if snr is None and noise_sd is None:
         raise InputError("snr is None and noise_sd is None: expected one of the two")
     _check_level(snr, noise_sd)
@@ -166,9 +228,7 @@ def _noisy(
     reference = float(image.attrs.get("signal_reference", 0.0)) or _reference_of(image)
     if noise_sd is None:
         assert snr is not None
-        if not reference > 0:
-            raise InputError("snr: there is no signal to refer to; give noise_sd, or scan what has signal")
-        noise_sd = reference / snr
+        noise_sd = _level(snr, reference)
     settings: dict[str, Any] = {}
     encoding = "b" if "b" in image.dims else str(image.dims[-1])
     if protocol is not None:
@@ -177,16 +237,36 @@ def _noisy(
     # the encoding last and voxels in C order: the order in which noise is drawn is part of what a seed means
     image = image.transpose(..., encoding)
     out = image.values if in_place and combine and image.dtype == float else None
+    rng, magnitude = np.random.default_rng(_checked_seed(seed)), not np.iscomplexobj(image)
     received = noise.add(
-        image.values, float(noise_sd), np.random.default_rng(_checked_seed(seed)), combine=combine, out=out, **settings
+        image.values, float(noise_sd), rng, magnitude=magnitude, combine=combine, out=out, **settings
     )
     dims = image.dims if combine else (*image.dims, "coil")
     noisy = xr.DataArray(received, image.coords, dims, image.name, dict(image.attrs))
-    noisy.attrs.update(seed=_seed_attr(seed), noise_sd=float(noise_sd), snr_definition=noise.SNR_DEFINITION)
-    noisy.attrs["snr"] = reference / float(noise_sd)
-    # what an estimator may be told as sigma: averages make the image's noise smaller
-    noisy.attrs["image_sd"] = noise.image_sd(float(noise_sd), settings.get("averages", 1))
+    sequence = None if protocol is None else sequences.get(protocol.sequence)
+    noisy.attrs.update(_noise_attrs(float(noise_sd), reference, protocol, sequence), seed=_seed_attr(seed))
     return noisy
+
+
+def _level(snr: float, reference: float) -> float:
+    """Noise SD of an SNR."""
+    if not reference > 0:
+        raise InputError("snr: there is no signal to refer to; give noise_sd, or scan what has signal")
+    return reference / snr
+
+
+def _noise_attrs(
+    noise_sd: float, reference: float, protocol: Protocol | None, sequence: Sequence | None
+) -> dict[str, Any]:
+    """What a noisy scan says of its noise."""
+    point = noise.REFERENCE_POINT if sequence is None else sequence.reference_point
+    return {
+        "noise_sd": float(noise_sd),
+        "snr": reference / float(noise_sd),
+        "snr_definition": noise.snr_definition(point),
+        # what an estimator may be told as sigma: averages make the image's noise smaller
+        "image_sd": noise.image_sd(float(noise_sd), 1 if protocol is None else protocol.averages),
+    }
 
 
 # -- the array, its reference signal, and what may be asked

@@ -16,6 +16,7 @@ from bonemri import phantoms
 from bonemri.errors import InputError
 from bonemri.simulator import equations
 from bonemri.simulator.acquisition import FatSuppression, Protocol, noise, protocols
+from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.rungs import scannable
 from bonemri.simulator.scan import add_noise, scan
 
@@ -321,8 +322,10 @@ def test_a_vertebra_and_vials_are_scanned_on_both_rungs() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"rung": "engine"}, "rung 'engine' is not built for sequence diffusion_spin_echo: expected matched or pools"),
-    ({"rung": "scan"}, "rung 'scan' is not built"),
+    ({"rung": "engine", "b_offset": 5.0}, "switch 'b_offset' of sequence diffusion_spin_echo goes with its"),
+    ({"rung": "engine", "equation": "ivim"}, "rung 'engine' sums the pools"),
+    ({"rung": "scan", "motion_loss": 0.1}, "expected some of kurtosis, fat_suppression"),
+    ({"rung": "matched", "scanner": Scanner()}, "a scanner goes with the other rungs"),
     ({"rung": "fit"}, "rung 'fit' is unknown"),
     ({"motion": 0.1}, "unknown switch 'motion' for sequence diffusion_spin_echo: expected one of kurtosis, b_offset"),
     ({"rung": "matched", "b_offset": 1.0}, "rung 'matched' is the equation alone: b_offset goes with rung 'pools'"),
@@ -398,7 +401,7 @@ def test_no_noise_level_can_follow_from_nothing() -> None:
         add_noise(clean)
     with pytest.raises(InputError, match="already: noise goes on a noise-free scan"):
         add_noise(add_noise(clean, snr=9), snr=9)
-    with pytest.raises(InputError, match="complex: noise goes on a noise-free magnitude scan"):
+    with pytest.raises(InputError, match="images of single coils"):
         add_noise(scan(bone(), PROTOCOL, combine=False), snr=9)
 
 

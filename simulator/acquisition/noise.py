@@ -22,10 +22,19 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import InputError
 from .protocol import AVERAGING, COMBINATIONS
 
-SNR_DEFINITION = (
-    "S_ref/noise_sd; noise_sd: standard deviation per real channel of one acquisition; "
-    "S_ref: median noise-free |S| over signal voxels at b = 0"
-)
+REFERENCE_POINT = "b = 0"
+"""Where S_ref is taken unless a sequence says otherwise."""
+
+
+def snr_definition(reference_point: str = REFERENCE_POINT) -> str:
+    """What SNR means, in words, for scans whose S_ref is taken at this point."""
+    return (
+        "S_ref/noise_sd; noise_sd: standard deviation per real channel of one acquisition; "
+        f"S_ref: median noise-free |S| over signal voxels at {reference_point}"
+    )
+
+
+SNR_DEFINITION = snr_definition()
 SIGNAL_VOXEL = 0.01
 """A signal voxel has at least this fraction of the largest |S|: air, and bone long decayed, are none."""
 

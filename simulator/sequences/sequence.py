@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.noise import REFERENCE_POINT
 from ..acquisition.protocol import Protocol
 from ..acquisition.timeline import Timeline
 
@@ -114,6 +115,10 @@ class Sequence:
         What the numerical engines run; without it there is no rung `engine`.
     readout : function (protocol) -> Trajectory or tuple of Trajectory, optional
         How k-space is read, one for each point where they differ; without it there is no rung `scan`.
+    attenuation : function (pool, protocol, kurtosis=True) -> ndarray (row, point), optional
+        What diffusion and flow leave of the signal that the engines find: the walkers' answer.
+    reference_point : str
+        What `reference` is, in words.
     """
 
     name: str
@@ -124,6 +129,8 @@ class Sequence:
     magnitude: bool = True
     played: Callable[[Protocol], tuple[Played, ...]] | None = None
     readout: Callable[[Protocol], Any] | None = None
+    attenuation: Callable[..., NDArray[np.float64]] | None = None
+    reference_point: str = REFERENCE_POINT
 
     @property
     def rungs(self) -> tuple[str, ...]:
