@@ -250,15 +250,22 @@ def test_every_b_of_a_preset_exactly():
 
 
 def test_lobes_end_before_the_readout_begins():
-    case = protocols.ivim_marrow_inner_volume
-    way = sequences.get("diffusion_spin_echo").readout(case)
-    part = sequences.get("diffusion_spin_echo").played(case)[-1]
-    (block,) = part.timeline.blocks
-    echo = block.rf[0].reference + case["TE"]
-    assert max(g.end for g in block.gradients) <= echo + way.knots.min() + 1e-9
-    # without a readout there is more room
-    free = sequences.get("diffusion_spin_echo").played(case.replace(readout={}))[-1]
-    assert moments.b_value(free.timeline) == pytest.approx(800, rel=1e-10)
+    sequence, case = sequences.get("diffusion_spin_echo"), protocols.ivim_marrow_inner_volume
+    # all lines: the readout begins 14 ms before the echo, and takes from the lobes what they would have had
+    whole = case.replace(readout={**case.readout, "partial_fourier": 1.0}, TE=0.05)
+    lengths = {}
+    for name, given in (("whole", whole), ("none", whole.replace(readout={}))):
+        part = sequence.played(given)[-1]
+        (block,) = part.timeline.blocks
+        assert moments.b_matrix(part.timeline)[0, 0] == pytest.approx(800, rel=1e-10)
+        lobe = [g for g in block.gradients if g.axis == "x"][-1]
+        lengths[name] = lobe.end - lobe.start
+        echo = block.rf[0].reference + given["TE"]
+        if name == "whole":
+            assert lobe.end == pytest.approx(echo + sequence.readout(given).knots.min(), abs=1e-9)
+    assert lengths["whole"] < lengths["none"]
+    with pytest.raises(InputError, match=r"before the readout, which begins 0\.014\d+ s before the echo"):
+        sequence.played(whole.replace(delta=lengths["none"]))
 
 
 def test_epi_of_the_inner_volume():

@@ -54,7 +54,7 @@ def pulse(rf: Any, raster: float, ppm: float, gradients: bool) -> RF:
             raise InputError(f"RF of {t.size} points from {t[0]:g} to {t[-1]:g} s: expected times that increase")
         steps = 1 if not gradients and np.all(wave == wave[0]) else max(round(length / raster), 1)
         dwell = length / steps
-        edges = start + np.arange(steps + 1) * dwell
+        edges: Floats = start + np.arange(steps + 1) * dwell
         wave = np.diff(_integral(t, wave, edges)) / dwell
     made = RF(wave, dwell, rf.delay + start, 2 * math.pi * frequency * start, frequency, float(rf.center) - start)
     return RF(wave, dwell, made.delay, made.phase, frequency, made.center, use=_use(rf, made, gradients))
