@@ -155,7 +155,8 @@ def of_sequence(
         for number, plan in enumerate(plans):
             own = np.flatnonzero(group == number)
             signal[own] = _played(plan, theta["T1"][own], T2[own], shift[own], B1[own], now.points, exact)
-        return signal * theta.get("S0", np.ones(1))[:, None]
+        signal *= theta.get("S0", np.ones(1))[:, None]
+        return signal
 
     last = max((float(p.timeline.sample_times().max()) for p in played(protocol) if p.timeline.samples), default=1.0)
     return EngineModel(
@@ -184,7 +185,7 @@ def _played(
         position = np.zeros((len(T1), places.size, 3))
         position[:, :, 2] = places
 
-        def each(value: NDArray[np.float64], n: int = places.size) -> NDArray[np.float64]:
+        def each(value: NDArray[Any], n: int = places.size) -> NDArray[Any]:
             return np.repeat(value, n)
 
         spins = Isochromats(each(T1), each(T2), each(shift), each(B1), position.reshape(-1, 3))
@@ -194,7 +195,8 @@ def _played(
         for point, sample in zip(part.points, part.samples, strict=True):
             signal[:, point] += found[:, sample]
             count[point] += 1
-    return signal / count
+    signal /= count
+    return signal
 
 
 # -- settings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +22,8 @@ from ..simulator.engines import bloch, epg
 from ..simulator.engines.isochromats import Isochromats
 
 Floats = NDArray[np.float64]
-Pair = tuple[NDArray[np.complex128] | Floats, Floats]
+Pair = tuple[NDArray[Any], Floats]
+Values = Mapping[str, Any]
 
 RIGHT, FULL = math.pi / 2, math.pi
 PULSE = 500e-6  # s; only its ratio to the other times counts
@@ -68,9 +70,9 @@ def steady(
     n = rows[0].size
     place = np.zeros((n, spins, 3))
     place[:, :, 2] = (np.arange(spins) + 0.5) / (spins * timeline.gamma * CRUSHER)
-    each = [np.repeat(v, spins) for v in rows]
-    rows_of = np.repeat(np.arange(n), spins)
-    return bloch.steady_state(timeline, Isochromats(*each, place.reshape(-1, 3)), signal=rows_of).signal / spins
+    T1, T2, offset, B1 = (np.repeat(v, spins) for v in rows)
+    isochromats = Isochromats(T1, T2, offset, B1, place.reshape(-1, 3))
+    return bloch.steady_state(timeline, isochromats, signal=np.repeat(np.arange(n), spins)).signal / spins
 
 
 def over(x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -79,9 +81,7 @@ def over(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return first, second
 
 
-def closed_form(
-    name: str, theta: Mapping[str, ArrayLike], settings: Mapping[str, ArrayLike], shape: tuple[int, ...]
-) -> Floats:
+def closed_form(name: str, theta: Values, settings: Values, shape: tuple[int, ...]) -> Floats:
     """The equation's signal for a row of each value, in this shape."""
     size = math.prod(shape)
     flat = {n: np.broadcast_to(v, shape).ravel() for n, v in theta.items()}
@@ -129,7 +129,12 @@ def _inversion_recovery(T2: Floats, offset: Floats, y: Floats) -> Pair:
     """A row of spins for each TI; signals take the sign of Mz before they are read."""
     T1, TR, rows = 1.0, 5.0, []
     for TI in y * T1:
-        events = [at(PULSE / 2, FULL), Spoiler(2 * PULSE), at(PULSE / 2 + TI, RIGHT), sample(1.5 * PULSE + TI)]
+        events: list[Event] = [
+            at(PULSE / 2, FULL),
+            Spoiler(2 * PULSE),
+            at(PULSE / 2 + TI, RIGHT),
+            sample(1.5 * PULSE + TI),
+        ]
         found = steady(events, TR, T1, T2, offset)[:, 0]
         # off resonance a spin turns by as much as if it had been excited in the middle of the pulse, and little more
         rows.append(np.abs(found) * np.sign((found * np.exp(-2j * math.pi * offset * PULSE)).real) * np.exp(PULSE / T2))

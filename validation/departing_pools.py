@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..simulator.acquisition.timeline import Block, Repeat, Spoiler, Timeline
+from ..simulator.acquisition.timeline import Block, Event, Repeat, Spoiler, Timeline
 from ..simulator.constants import PROTON
 from ..simulator.engines import bloch, capillaries, epg, epg_exchange, walkers
 from ..simulator.engines.isochromats import Isochromats
@@ -61,7 +61,10 @@ def two_waters_pulse(x: Floats, y: Floats) -> Pair:
     T1, shape = 0.3, (y.size, x.size)
     columns = []
     for duration in x * BOUND_T2:
-        events = [at(duration / 2, RIGHT, duration=duration), sample(duration / 2 + max(EARLIEST, 0.51 * duration))]
+        events: list[Event] = [
+            at(duration / 2, RIGHT, duration=duration),
+            sample(duration / 2 + max(EARLIEST, 0.51 * duration)),
+        ]
         each = [steady(events, LONG_TR * T1, T1, T2, B1=y / RIGHT)[:, 0].real for T2 in (BOUND_T2, PORE_T2)]
         columns.append((BOUND * each[0] + PORE * each[1]) / np.sin(y))
     times = np.maximum(EARLIEST, 0.51 * over(x * BOUND_T2, y)[0])

@@ -212,8 +212,9 @@ def _mapped(equation: str, panels: tuple[Panel, ...], count: int) -> xr.Dataset:
         data[f"{panel.name}_contour"] = xr.DataArray(
             lines, dims=(f"{panel.name}_vertex", "end"), attrs={"units": "1", "long_name": "departure of 1 %: x, y"}
         )
-    found = equations.get(equation)
-    return xr.Dataset(data, attrs={"equation": equation, "title": found.title, "assumptions": found.assumptions})
+    declared = equations.get(equation)
+    about = {"equation": equation, "title": declared.title, "assumptions": declared.assumptions}
+    return xr.Dataset(data, attrs=about)
 
 
 def contour(x: Floats, y: Floats, departure: Floats, limit: float = LIMIT) -> Floats:
@@ -221,7 +222,7 @@ def contour(x: Floats, y: Floats, departure: Floats, limit: float = LIMIT) -> Fl
     from contourpy import contour_generator
 
     generator = contour_generator(x, y, np.ma.masked_invalid(departure))
-    lines = [line for level in (-limit, limit) for line in generator.lines(level)]
+    lines = [np.asarray(line, dtype=float) for level in (-limit, limit) for line in generator.lines(level)]
     gap = np.full((1, 2), np.nan)
     return np.concatenate([part for line in lines for part in (line, gap)][:-1]) if lines else np.empty((0, 2))
 
