@@ -254,15 +254,15 @@ def test_lobes_end_before_the_readout_begins():
     # all lines: the readout begins 14 ms before the echo, and takes from the lobes what they would have had
     whole = case.replace(readout={**case.readout, "partial_fourier": 1.0}, TE=0.05)
     lengths = {}
-    for name, given in (("whole", whole), ("none", whole.replace(readout={}))):
-        part = sequence.played(given)[-1]
+    for name, one in (("whole", whole), ("none", whole.replace(readout={}))):
+        part = sequence.played(one)[-1]
         (block,) = part.timeline.blocks
         assert moments.b_matrix(part.timeline)[0, 0] == pytest.approx(800, rel=1e-10)
         lobe = [g for g in block.gradients if g.axis == "x"][-1]
         lengths[name] = lobe.end - lobe.start
-        echo = block.rf[0].reference + given["TE"]
+        echo = block.rf[0].reference + one["TE"]
         if name == "whole":
-            assert lobe.end == pytest.approx(echo + sequence.readout(given).knots.min(), abs=1e-9)
+            assert lobe.end == pytest.approx(echo + sequence.readout(one).knots.min(), abs=1e-9)
     assert lengths["whole"] < lengths["none"]
     with pytest.raises(InputError, match=r"before the readout, which begins 0\.014\d+ s before the echo"):
         sequence.played(whole.replace(delta=lengths["none"]))

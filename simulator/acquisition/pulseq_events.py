@@ -54,13 +54,13 @@ def pulse(rf: Any, raster: float, ppm: float, gradients: bool) -> RF:
             raise InputError(f"RF of {t.size} points from {t[0]:g} to {t[-1]:g} s: expected times that increase")
         steps = 1 if not gradients and np.all(wave == wave[0]) else max(round(length / raster), 1)
         dwell = length / steps
-        edges: Floats = start + np.arange(steps + 1) * dwell
+        edges = start + np.arange(steps + 1) * dwell
         wave = np.diff(_integral(t, wave, edges)) / dwell
     made = RF(wave, dwell, rf.delay + start, 2 * math.pi * frequency * start, frequency, float(rf.center) - start)
     return RF(wave, dwell, made.delay, made.phase, frequency, made.center, use=_use(rf, made, gradients))
 
 
-def _integral(t: Floats, wave: NDArray[np.complex128], edges: Floats) -> NDArray[np.complex128]:
+def _integral(t: NDArray[Any], wave: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.complex128]:
     """Integral from the first point to each edge of what is linear between its points."""
     done = np.concatenate([[0.0], np.cumsum(np.diff(t) * (wave[1:] + wave[:-1]) / 2)])
     k = np.clip(np.searchsorted(t, edges, side="right") - 1, 0, t.size - 2)
