@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from scipy.linalg import qr, svd
 
 from ...errors import InputError
+from .. import threads
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-DISTINCT = 512
+DISTINCT = 256
 """Up to so many different values the matrix holds them all; beyond, nodes that represent them."""
+
+TIMES = 192
+"""So many times at least, where there are more, stand for all of them."""
+
+CELL = 4.0
+"""Cycles, or e-folds, that a cell of the histogram may span during the times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +75,8 @@ def expand(frequency: Floats, rate: Floats, turning: Floats, decaying: Floats, *
 
     Notes
     -----
-    The values of the voxels are put into a histogram; each cell of it that is not empty, at most one cycle or one
-    e-fold of change wide, is represented by Chebyshev nodes, enough for polynomials to meet the precision between them.
+    The values of the voxels are put into a histogram; what each cell of it holds, a few cycles of change wide at most,
+    is represented by Chebyshev nodes, enough for polynomials between them to meet the precision.
     The singular vectors of the matrix (time, node) are the best courses there are. The maps are projections on them; as
     rows of the matrix depend on one another as its columns do, they are computed from few rows, which a QR
     decomposition with pivots chooses. Low rank of the off-resonance term: Fessler et al., IEEE Trans Signal Process
@@ -84,7 +91,7 @@ def expand(frequency: Floats, rate: Floats, turning: Floats, decaying: Floats, *
     spans = [float(np.ptp(r)) for r in rows]
     columns = _nodes(np.stack([frequency, rate]), spans, precision)
     cycles = float(np.ptp(frequency)) * spans[0] + float(np.ptp(rate)) * spans[1]
-    rows = _some(rows, max(DISTINCT, math.ceil(8 * cycles)))
+    rows = _some(rows, max(TIMES, math.ceil(8 * cycles)))
     matrix = _matrix(columns, rows)
     size = float(np.abs(matrix).max())
     left, values, right = svd(matrix, full_matrices=False)
@@ -96,7 +103,12 @@ def expand(frequency: Floats, rate: Floats, turning: Floats, decaying: Floats, *
     chosen = order[: max(int(np.count_nonzero(pivots > 1e-3 * precision * pivots[0])), rank)]
     mix = np.linalg.lstsq(matrix[chosen].T, (keep.conj().T @ matrix).T, rcond=1e-15)[0].T
     back = (right[:rank].conj() / values[:rank, None]).T
-    maps = mix @ _matrix(np.stack([frequency, rate]), rows[:, chosen])
+    maps = np.empty((rank, frequency.size), complex)
+
+    def project(first: int, last: int) -> None:
+        maps[:, first:last] = mix @ _matrix(np.stack([frequency[first:last], rate[first:last]]), rows[:, chosen])
+
+    threads.each_block(frequency.size, project)
     courses = _courses(columns, turning, decaying, back)
     error = float(np.abs(keep @ (mix @ matrix[chosen]) - matrix).max()) / size
     return Expansion(courses, maps, error)
@@ -131,31 +143,41 @@ def _some(rows: Floats, most: int) -> Floats:
 
 def _nodes(values: Floats, spans: list[float], precision: float) -> Floats:
     """Values (2, node) that stand for all of them: themselves where they are few."""
-    distinct = np.unique(values[:, : 4 * DISTINCT], axis=1)
-    if distinct.shape[1] <= DISTINCT and values.shape[1] > 4 * DISTINCT:
-        distinct = np.unique(values, axis=1)
-    if distinct.shape[1] <= DISTINCT:
-        return distinct
-    cells, nodes = np.zeros(values.shape, int), []
-    for index, (row, span) in enumerate(zip(values, spans, strict=True)):
-        low, width = float(row.min()), float(np.ptp(row))
-        # largest exponent within a cell, from its middle and the middle of the times
-        reach = (2 * math.pi if index == 0 else 1.0) * width * span / 4
-        count = max(math.ceil(width * span), 1)
-        reach /= count
-        number, term = 1, 1.0
-        while term > 0.01 * precision:  # remainder of Chebyshev interpolation of exp: 2 (reach/2)^n / n!
-            term *= 0.5 * reach / number
-            number += 1
-        if width:
-            cells[index] = np.minimum((row - low) / width * count, count - 1).astype(int)
-        middle = np.cos(math.pi * (np.arange(number) + 0.5) / number) if number > 1 else np.zeros(1)
-        nodes.append((low, width / count, 0.5 + 0.5 * middle))
+    few = values[:, : 4 * DISTINCT]
+    if np.unique(few[0] + 1j * few[1]).size <= DISTINCT:
+        distinct = np.unique(values[0] + 1j * values[1])
+        if distinct.size <= DISTINCT:
+            return np.stack([distinct.real, distinct.imag])
+    counts = [max(math.ceil(np.ptp(row) * span / CELL), 1) for row, span in zip(values, spans, strict=True)]
+    cell = np.zeros(values.shape[1], int)
+    for row, count in zip(values, counts, strict=True):
+        width = float(np.ptp(row))
+        place = np.minimum((row - row.min()) / width * count, count - 1) if width else np.zeros(row.size)
+        cell = cell * count + place.astype(int)
+    order = np.argsort(cell, kind="stable")
+    first = np.flatnonzero(np.concatenate([[True], np.diff(cell[order]) > 0]))
     found = []
-    for cell in np.unique(cells, axis=1).T:
-        axes = [low + (c + place) * width for c, (low, width, place) in zip(cell, nodes, strict=True)]
+    # of each cell no more than what is in it: narrow lines far apart stay narrow
+    low, high = (f.reduceat(values[:, order], first, axis=1) for f in (np.minimum, np.maximum))
+    for ends in np.stack([low, high], axis=2).transpose(1, 0, 2):
+        axes = [
+            _chebyshev(*pair, unit * span, precision)
+            for pair, unit, span in zip(ends.tolist(), (2 * math.pi, 1.0), spans, strict=True)
+        ]
         found.append(np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")]))
     return np.concatenate(found, axis=1)
+
+
+def _chebyshev(low: float, high: float, span: float, precision: float) -> Floats:
+    """Nodes from which polynomials make exp(value x time), |time| up to span/2, over this range to the precision."""
+    if high == low:
+        return np.array([low])
+    number, rest = 1, 2.0
+    while number < 2 or rest > 0.01 * precision:  # the remainder of the interpolation, 2 (reach/2)^n/n!
+        rest *= 0.125 * (high - low) * span / number
+        number += 1
+    middle = np.cos(math.pi * (np.arange(number) + 0.5) / number)
+    return 0.5 * (low + high) + 0.5 * (high - low) * middle
 
 
 def _enough(matrix: Complexes, left: Complexes, values: Floats, right: Complexes, allowed: float) -> int:
