@@ -18,9 +18,10 @@ from ..acquisition.timeline import RF, Gradient, trapezoid
 from ..constants import PROTON
 from .parts import CRUSHER, SAMPLE, centred, crushers, one_repetition, sample, setting, turn_length
 from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
+from .spin_echo import EXCITATION, REFOCUSING
 
-EXCITATION = {"shape": "sinc", "duration": 2e-3}
-REFOCUSING = {"shape": "sinc", "duration": 3e-3}
+SELECTIVE = {"shape": "sinc", "duration": 3e-3}
+"""The refocusing pulse of an inner volume where none is stated; without its gradient a short pulse stands for it."""
 
 RAMP = 5e-4
 """Rise time (s) of a diffusion lobe where none is stated: 50 mT/m at 100 T/m/s."""
@@ -161,8 +162,9 @@ def played(protocol: Protocol) -> tuple[Played, ...]:
 
 def _weighted(protocol: Protocol, point: int) -> Played:
     TE = setting(protocol, "TE", point)
+    default = SELECTIVE if "inner_volume" in protocol.readout else REFOCUSING
     excitation = pulse("excitation", protocol, EXCITATION, math.pi / 2)
-    refocusing = pulse("refocusing", protocol, REFOCUSING, math.pi, 0.0, use="refocusing")
+    refocusing = pulse("refocusing", protocol, default, math.pi, 0.0, use="refocusing")
     refocusing = centred(refocusing, excitation.reference + TE / 2)
     selective = _inner_volume(protocol, refocusing)
     area = setting(protocol, "crusher", point, CRUSHER if selective else 0.0)

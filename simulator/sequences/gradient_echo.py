@@ -217,6 +217,7 @@ gradient_echo = Sequence(
         "bipolar_phase": "phase error of every second echo of a bipolar train (rad)",
     },
     reference=_at_TE_zero,
+    reference_point="TE 0, extrapolated",
     check=_check,
     magnitude=False,
     played=played,

@@ -33,8 +33,9 @@ from .parts import (
 )
 from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
 
-EXCITATION = {"shape": "hard", "duration": 200e-6}
-REFOCUSING = {"shape": "hard", "duration": 400e-6}
+EXCITATION = {"shape": "hard", "duration": 50e-6}
+REFOCUSING = {"shape": "hard", "duration": 100e-6}
+# short, for all offsets alike: with a slice gradient, an offset moves the slice of a pulse but weakens nothing
 RIGHT_ANGLE = math.pi / 2
 FULL = math.pi
 
@@ -197,6 +198,7 @@ def readout(protocol: Protocol) -> trajectory.Trajectory:
     return trajectory.from_entries(entries, f"protocol {protocol.name}: readout")
 
 
+FIRST_ECHO = "the shortest echo time"
 REFOCUSED = {"off_resonance": "of all pools (Hz): refocused at the echo"}
 
 
@@ -234,6 +236,7 @@ spin_echo_dixon = Sequence(
         "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
         "off_resonance": "of all pools (Hz)",
     },
+    reference_point="the spin echo",
     reference=_at_the_echo,
     check=_check_dixon,
     magnitude=False,
@@ -246,6 +249,7 @@ turbo_spin_echo = Sequence(
     signal=train_signal,
     switches=REFOCUSED,
     reference=first_echo,
+    reference_point=FIRST_ECHO,
     check=check,
     played=train_played,
     readout=readout,

@@ -29,10 +29,10 @@ from .parts import (
     turn_length,
 )
 from .sequence import INVISIBLE, Played, Pool, Sequence
-from .spin_echo import REFOCUSED, check, pulses
+from .spin_echo import FIRST_ECHO, REFOCUSED, check, pulses
 
 RIGHT_ANGLE = math.pi / 2
-SELECTIVE = {"shape": "hard", "duration": 200e-6}
+HARD = {"shape": "hard", "duration": 50e-6}
 
 
 def steam_signal(pool: Pool, protocol: Protocol, *, off_resonance: Any = 0.0) -> NDArray[Any]:
@@ -74,9 +74,9 @@ def _steam(protocol: Protocol, point: int) -> Played:
     if not area > 0:
         raise InputError(f"protocol {protocol.name}: crusher is 0: expected above 0 T s/m, as without one an FID of "
                          "each pulse adds to the stimulated echo")  # fmt: skip
-    excite = pulse("excitation", protocol, SELECTIVE, RIGHT_ANGLE)
-    store = pulse("storage", protocol, SELECTIVE, RIGHT_ANGLE, -RIGHT_ANGLE, use="storage")
-    recall = pulse("recall", protocol, SELECTIVE, RIGHT_ANGLE, use="recall")
+    excite = pulse("excitation", protocol, HARD, RIGHT_ANGLE)
+    store = pulse("storage", protocol, HARD, RIGHT_ANGLE, -RIGHT_ANGLE, use="storage")
+    recall = pulse("recall", protocol, HARD, RIGHT_ANGLE, use="recall")
     start = excite.reference
     store, recall = centred(store, start + half), centred(recall, start + half + TM)
     room = min(store.delay - excite.end, start + 2 * half + TM - recall.end)
@@ -114,6 +114,7 @@ steam = Sequence(
     signal=steam_signal,
     switches=REFOCUSED,
     reference=first_echo,
+    reference_point=FIRST_ECHO,
     check=check,
     magnitude=False,
     played=steam_played,
@@ -124,6 +125,7 @@ press = Sequence(
     signal=press_signal,
     switches=REFOCUSED,
     reference=first_echo,
+    reference_point=FIRST_ECHO,
     check=check,
     magnitude=False,
     played=press_played,
