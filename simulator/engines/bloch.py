@@ -231,6 +231,8 @@ def _parts(
         raise InputError(f"bloch.{where}: timeline {timeline.name} has no blocks: expected one at least")
     if not (math.isfinite(max_step) and max_step > 0):
         raise InputError(f"bloch.{where}: max_step is {max_step!r} s: expected above 0")
+    if not tolerance >= 0:
+        raise InputError(f"bloch.{where}: tolerance is {tolerance!r}: expected from 0 up")
     return program.lowered(timeline.blocks, timeline.gamma, program.Stepping.of(spins, max_step, tolerance, exact))
 
 

@@ -6,10 +6,9 @@ phase, and a simulated spoiler that does so spoils nothing. `subvoxel` spreads t
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ Floats = NDArray[np.float64]
 MOST = 1e-3
 """Largest error of a dephased signal, of all transverse magnetisation, that a count of spins may make."""
 _SEARCHED = 4096  # spins along an axis beyond which no count is looked for
+_PERIODS = 16384  # as many a spin may remember
 
 
 def subvoxel(
@@ -62,12 +62,12 @@ def subvoxel(
     number = [int(n) for n in _three("count", count, lambda v: v == int(v) and v >= 1, "whole numbers from 1 up")]
     if timeline is not None:
         for axis, (edge, n) in enumerate(zip(edges, number, strict=True)):
-            error, why = _spoiling_error(timeline, axis, edge, n, float(spins.T2.max()))
+            error, when = _moments(timeline, axis, float(spins.T2.max())).error(edge, n, float(spins.T2.max()))
             if error > MOST:
                 wanted = enough(timeline, edges, float(spins.T2.max()))[axis]
                 raise InputError(
                     f"subvoxel: count is {n} along {AXES[axis]}: too few spins a voxel make spoiling wrong, here by "
-                    f"{error:.2g} of the transverse magnetisation ({why}): expected {wanted}"
+                    f"{error:.2g} of the transverse magnetisation ({when}): expected {wanted}"
                 )
     ways = [(np.arange(n) + 0.5) / n - 0.5 for n in number]
     place = np.stack(np.meshgrid(*ways, indexing="ij"), axis=-1).reshape(-1, 3) * edges
@@ -86,12 +86,12 @@ def enough(timeline: Timeline, size: Sequence[float], T2: float) -> tuple[int, i
     Raises
     ------
     InputError
-        More than 4096 along an axis.
+        More than 4096 along an axis, or a T2 of more than 16384 periods' memory.
     """
     found = []
     for axis, edge in enumerate(size):
-        tried = (n for n in range(1, _SEARCHED + 1) if _spoiling_error(timeline, axis, edge, n, T2)[0] <= MOST)
-        n = next(tried, 0)
+        moments = _moments(timeline, axis, T2)
+        n = next((n for n in range(1, _SEARCHED + 1) if moments.error(edge, n, T2)[0] <= MOST), 0)
         if n == 0:
             raise InputError(f"subvoxel: a voxel of {edge:g} m along {AXES[axis]} needs more than {_SEARCHED} spins "
                              f"for timeline {timeline.name}: expected a smaller voxel or gradient")  # fmt: skip
@@ -156,30 +156,45 @@ def _three(name: str, value: Any, fits: Any, wanted: str) -> list[float]:
     return numbers
 
 
-def _spoiling_error(timeline: Timeline, axis: int, edge: float, count: int, T2: float) -> tuple[float, str]:
-    """Largest error of the mean phase of `count` spins along an axis, and where it occurs."""
-    worst, where = 0.0, ""
-    for turns, age, what in _moments(timeline, axis, T2):
-        turns *= edge
-        if abs(turns) < 1e-9:
-            continue
-        s = math.sin(math.pi * turns / count)
-        row = math.sin(math.pi * turns) / (count * s) if abs(s) > 1e-12 else 1.0
-        error = abs(abs(row) - abs(float(np.sinc(turns)))) * math.exp(-age / T2)
-        if error > worst:
-            worst, where = error, what
-    return worst, where
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """What gradients have made by certain times: turns per metre, age (s), and when in words."""
+
+    turns: Floats
+    age: Floats
+    when: tuple[str, ...]
+
+    def error(self, edge: float, count: int, T2: float) -> tuple[float, str]:
+        """Largest error of the mean phase of `count` spins along an axis, and when."""
+        if not self.turns.size:
+            return 0.0, ""
+        turns = self.turns * edge
+        s = np.sin(math.pi * turns / count)
+        along = np.abs(s) > 1e-12  # elsewhere all spins of the row are in phase
+        row = np.where(along, np.sin(math.pi * turns) / (count * np.where(along, s, 1.0)), 1.0)
+        error = np.abs(np.abs(row) - np.abs(np.sinc(turns))) * np.exp(-self.age / T2)
+        worst = int(np.argmax(error))
+        return float(error[worst]), self.when[worst]
 
 
-def _moments(timeline: Timeline, axis: int, T2: float) -> Iterator[tuple[float, float, str]]:
-    """Turns per metre that gradients have made of what was excited at the start, its age (s), and where in words."""
+def _moments(timeline: Timeline, axis: int, T2: float) -> _Moments:
+    """After each block of the first period, of that block alone and of all so far, and after each later period."""
+    turns, ages, when = [], [], []
     moment = age = 0.0
     for index, (block, _, _) in enumerate(timeline.played()):
         step = sum(timeline.gamma * g.area for g in block.gradients if g.axis == AXES[axis])
         moment, age = moment + step, age + block.duration
         if step:
-            yield step, block.duration, f"block {index}"
-            yield moment, age, f"up to block {index}"
+            turns += [step, moment]
+            ages += [block.duration, age]
+            when += [f"block {index}", f"up to block {index}"]
     if moment and age > 0 and math.isfinite(T2):
-        for n in itertools.takewhile(lambda n: math.exp(-n * age / T2) > MOST, itertools.count(2)):
-            yield n * moment, n * age, f"after {n} periods"
+        periods = math.ceil(T2 / age * math.log(1 / MOST))
+        if periods > _PERIODS:
+            raise InputError(f"subvoxel: timeline {timeline.name} lasts {age:g} s, T2 {T2:g} s: a spin remembers "
+                             f"{periods} periods: expected {_PERIODS} at most")  # fmt: skip
+        later = np.arange(2, periods + 1)
+        turns += (later * moment).tolist()
+        ages += (later * age).tolist()
+        when += [f"after {n} periods" for n in later]
+    return _Moments(np.array(turns), np.array(ages), tuple(when))
