@@ -324,7 +324,7 @@ def test_a_vertebra_and_vials_are_scanned_on_both_rungs() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rung": "engine", "b_offset": 5.0}, "switch 'b_offset' of sequence diffusion_spin_echo goes with its"),
     ({"rung": "engine", "equation": "ivim"}, "rung 'engine' sums the pools"),
-    ({"rung": "scan", "motion_loss": 0.1}, "expected some of kurtosis, fat_suppression"),
+    ({"rung": "scan", "motion_loss": 0.1}, "expected some of off_resonance, kurtosis, fat_suppression"),
     ({"rung": "matched", "scanner": Scanner()}, "a scanner goes with the other rungs"),
     ({"rung": "fit"}, "rung 'fit' is unknown"),
     ({"motion": 0.1}, "unknown switch 'motion' for sequence diffusion_spin_echo: expected one of kurtosis, b_offset"),

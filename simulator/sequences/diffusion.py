@@ -18,7 +18,7 @@ from ..acquisition.timeline import RF, Gradient, trapezoid
 from ..constants import PROTON
 from .parts import CRUSHER, SAMPLE, centred, crushers, one_repetition, sample, setting, turn_length
 from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
-from .spin_echo import EXCITATION, REFOCUSING
+from .spin_echo import EXCITATION, REFOCUSED, REFOCUSING, check
 
 SELECTIVE = {"shape": "sinc", "duration": 3e-3}
 """The refocusing pulse of an inner volume where none is stated; without its gradient a short pulse stands for it."""
@@ -38,6 +38,7 @@ def signal(
     b_offset: float = 0.0,
     motion_loss: float = 0.0,
     fat_suppression: float | tuple[float, ...] | FatSuppression | None = None,
+    off_resonance: Any = 0.0,
 ) -> NDArray[Any]:
     """Diffusion-weighted spin echo of one pool, for a density of 1 mol 1H/L.
 
@@ -58,6 +59,8 @@ def signal(
     fat_suppression : float, sequence of float, or FatSuppression
         Instead of the protocol's: a number replaces the efficiency inside the protocol's stop bands (peaks outside
         them stay; without bands it reaches every peak), a sequence gives the efficiency of each peak in turn.
+    off_resonance : float or array (row, 1)
+        Of all pools (Hz): refocused at the echo.
 
     Returns
     -------
@@ -122,7 +125,15 @@ def _unsuppressed(
     return suppression.residual(shift, area)
 
 
-def _check(*, kurtosis: Any = True, b_offset: Any = 0.0, motion_loss: Any = 0.0, fat_suppression: Any = None) -> None:
+def _check(
+    *,
+    kurtosis: Any = True,
+    b_offset: Any = 0.0,
+    motion_loss: Any = 0.0,
+    fat_suppression: Any = None,
+    off_resonance: Any = 0.0,
+) -> None:
+    check(off_resonance=off_resonance)
     if not isinstance(kurtosis, bool) and not (is_finite(kurtosis) and kurtosis >= 0):
         raise InputError(f"kurtosis is {kurtosis!r}: expected True, False or a number from 0 up")
     if not is_finite(b_offset):
@@ -241,6 +252,13 @@ def readout(protocol: Protocol) -> trajectory.Trajectory:
     return trajectory.from_entries(entries, f"protocol {protocol.name}: readout")
 
 
+def _attenuation(pool: Pool, protocol: Protocol, *, kurtosis: bool | float = True) -> NDArray[np.float64]:
+    """What walkers leave of the signal under the gradients of `played`."""
+    from .diffusion_walkers import attenuation  # which walks under what is played here
+
+    return attenuation(pool, protocol, kurtosis=kurtosis)
+
+
 diffusion_spin_echo = Sequence(
     name="diffusion_spin_echo",
     signal=signal,
@@ -249,9 +267,11 @@ diffusion_spin_echo = Sequence(
         "b_offset": "added to every nominal b (s/mm2)",
         "motion_loss": "fraction lost at b = 1000 s/mm2",
         "fat_suppression": "efficiency (0 to 1), one for each peak, or a FatSuppression",
+        **REFOCUSED,
     },
     reference=_at_b0,
     check=_check,
     played=played,
     readout=readout,
+    attenuation=_attenuation,
 )
