@@ -151,7 +151,7 @@ def add_noise(data: Complexes, covariance: Any, rng: np.random.Generator, *, coi
 
     Parameters
     ----------
-    data : ndarray
+    data : ndarray, two axes at least
         From `acquire`.
     covariance : number or ndarray (coil, coil)
         Of the real parts, which is that of the imaginary parts: the diagonal holds the square of each coil's noise SD
@@ -168,12 +168,14 @@ def add_noise(data: Complexes, covariance: Any, rng: np.random.Generator, *, coi
     InputError
         A covariance that is none: wrong shape, not Hermitian, not positive definite.
     """
-    n = data.shape[coil_axis]
-    factor = cholesky(covariance, n)
-    shape = (n, *np.delete(data.shape, coil_axis))
-    white = rng.standard_normal((*shape, 2)).view(complex)[..., 0]
-    noise = np.tensordot(factor, white, 1)
-    return data + np.moveaxis(noise, 0, coil_axis)
+    out = np.array(data, complex)
+    first = np.moveaxis(out, coil_axis, 0)
+    root = cholesky(covariance, len(first))
+    # echo by echo, or whatever the next axis is: noise of all of it at once would take twice the memory of the data
+    for part in np.moveaxis(first, 1, 0):
+        white = rng.standard_normal((*part.shape, 2)).view(complex)[..., 0]
+        part += np.tensordot(root, white, 1)
+    return out
 
 
 def cholesky(covariance: Any, coils: int) -> Complexes:
