@@ -49,8 +49,8 @@ def hyperbolic_secant(
     """
     x, step = raster(duration, dwell)
     u = (10.6 / duration if beta is None else beta) * duration * (x - 0.5)
-    wave: Complexes = peak / np.cosh(u) * np.exp(-1j * mu * np.log(np.cosh(u)))
-    return RF(wave, step, phase=phase, use="inversion")
+    wave = peak / np.cosh(u) * np.exp(-1j * mu * np.log(np.cosh(u)))
+    return RF(wave.astype(np.complex128), step, phase=phase, use="inversion")
 
 
 def _passage(x: Floats, zeta: float, tan_kappa: float) -> tuple[Floats, Floats]:

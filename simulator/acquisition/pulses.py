@@ -131,8 +131,8 @@ def composite(
         raise InputError(f"composite pulse: dwell is {step:g} s: expected less, to have a sample in each part")
     # each part keeps its flip angle though its edges lie on the raster
     amplitude = (angles / counts)[part] / (2 * math.pi * step)
-    wave: Complexes = amplitude * np.exp(1j * turns[part])
-    return RF(wave, step, phase=phase)
+    wave = amplitude * np.exp(1j * turns[part])
+    return RF(wave.astype(np.complex128), step, phase=phase)
 
 
 def sampled(

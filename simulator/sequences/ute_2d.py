@@ -63,7 +63,7 @@ def half_pulse(protocol: Protocol, point: int = 0) -> tuple[RF, Gradient]:
     known = np.arange(done.size) * plain.dwell
     area = np.interp(counted, known, done.real) + 1j * np.interp(counted, known, done.imag)
     dwell = float(edges[1])
-    stretched = RF(np.diff(area) / dwell + 0j, dwell, ramp, plain.phase, center=float(edges[-1]))
+    stretched = RF((np.diff(area) / dwell).astype(np.complex128), dwell, ramp, plain.phase, center=float(edges[-1]))
     gradient = Gradient("z", ramp + np.array([-ramp, 0.0, flat, edges[-1]]), np.array([0.0, top, top, 0.0]))
     return stretched, gradient
 
