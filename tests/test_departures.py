@@ -69,6 +69,15 @@ def test_maps_are_labelled_and_their_line_lies_at_one_per_cent(quick, name, pane
             assert abs(level) == pytest.approx(departures.LIMIT, rel=1e-9)
 
 
+def test_the_line_has_both_signs():
+    x, y = np.linspace(-1, 1, 21), np.linspace(0, 1, 5)
+    lines = departures.contour(x, y, np.tile(0.04 * x, (5, 1)))
+    ends = lines[np.isfinite(lines).all(axis=1)]
+    np.testing.assert_allclose(np.unique(ends[:, 0].round(12)), [-0.25, 0.25])
+    assert np.isnan(lines).all(axis=1).sum() == 1  # between the two
+    assert departures.contour(x, y, np.zeros((5, 21))).shape == (0, 2)
+
+
 def test_a_map_is_the_same_twice():
     panel = departures.PANELS["mono_exponential"][0]  # the one with walkers
     x, y = panel.x.values(3), panel.y.values(3)

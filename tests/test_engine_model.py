@@ -218,6 +218,22 @@ def test_a_spoiler_has_its_spins():
         assert np.abs(jacobian[:, k] - expected).max() < 1e-3 * np.abs(expected).max(), name
 
 
+def test_points_are_means_of_their_samples_and_slices_have_a_gain(monkeypatch):
+    from bonemri.simulator import sequences
+
+    plain = sequences.get("gradient_echo")
+
+    def played(plan):
+        (part,) = plain.played(plan)
+        return (dataclasses.replace(part, points=(0, 1, 2, 2), samples=(0, 1, 1, 2), gain=2.0),)
+
+    theta = {"S0": 1.0, "T1": 0.8, "T2": 8e-3}
+    each = of_sequence(protocol()).signal(theta, {})[0]
+    monkeypatch.setitem(sequences.registry, "gradient_echo", dataclasses.replace(plain, played=played))
+    found = of_sequence(protocol()).signal(theta, {})[0]
+    np.testing.assert_allclose(found, [2 * each[0], 2 * each[1], each[1] + each[2]], rtol=1e-13)
+
+
 def test_a_train_whose_length_follows_a_setting_is_refused():
     constants = {"TR": 12e-3, "flip_angle": 0.5, "spoiler": 2e-5, "rf_spoiling": math.radians(117)}
     model = of_sequence(protocol(constants=constants), ("T1", "T2", "TR"))

@@ -163,6 +163,20 @@ def test_long_rf_spoiled_train_and_its_states():
     assert F[0, n - 1] == found[0, -1]
 
 
+def test_a_tissue_of_a_batch_is_the_one_alone():
+    """Over several sets of lanes and blocks: what one leaves behind in memory is nothing to the next."""
+    t1, t2 = np.linspace(0.2, 3.0, 600), np.linspace(0.3, 2e-3, 600)
+    trains = (
+        lambda a, b: epg.spoiled_train(a, b, FLIPS, 5e-3, phases=PHASES),
+        lambda a, b: epg.spin_echo_train(a, b, FLIPS, 5e-3, phases=PHASES),
+        lambda a, b: epg.configurations(a, b, FLIPS, 5e-3, phases=PHASES)[0],
+    )
+    for train in trains:
+        found = train(t1, t2)
+        for j in (31, 32, 255, 256, 599):
+            np.testing.assert_allclose(found[j], train(t1[j], t2[j])[0], atol=1e-14)
+
+
 @pytest.mark.parametrize("increment", [0.0, SPOIL, math.radians(50)])
 def test_gradient_echoes_against_isochromats(increment):
     """More isochromats than orders alias nothing: they agree to rounding, far within 1e-6."""
