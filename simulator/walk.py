@@ -13,6 +13,7 @@ from numba import njit, types
 
 from .lanes import FASTMATH, LANES, _as_float, _as_int, cos, inlined, rows, sin
 
+MIRRORS = 10_000  # reflections in a step, after which a walker that creeps along the wall stays there
 NORMALS = 6  # rows of normal numbers drawn at a time: whole steps of 1, 2 and 3 dimensions
 
 _F1, _F2, _F3 = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
@@ -153,7 +154,7 @@ def walk_line(seed, start, width, sigma, weight, first, last, phase, depth):
 def _mirrored(x, d, i, wall, radius):
     """Move x[:, i] to the last wall on its way, leave in d what then remains; how deep it went beyond the walls."""
     deep = 0.0
-    while True:
+    for _ in range(MIRRORS):
         along = x[0, i] * d[0, i] + x[1, i] * d[1, i] + x[2, i] * d[2, i]
         length = d[0, i] ** 2 + d[1, i] ** 2 + d[2, i] ** 2
         inside = wall - (x[0, i] ** 2 + x[1, i] ** 2 + x[2, i] ** 2)
@@ -170,6 +171,9 @@ def _mirrored(x, d, i, wall, radius):
         deep += out
         for a in range(3):
             d[a, i] -= 2.0 * out * x[a, i] / radius
+    for a in range(3):
+        d[a, i] = 0.0
+    return deep
 
 
 @njit(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, special, stats
+from scipy import ndimage, optimize, special, stats
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
 from bonemri.simulator import kernels
 from bonemri.simulator.acquisition import moments
 from bonemri.simulator.constants import PROTON
-from bonemri.simulator.engines import walkers
+from bonemri.simulator.engines import susceptibility, walkers
 from bonemri.simulator.engines.waveform import Waveform, grid
 
 GAMMA = 2 * math.pi * PROTON  # rad/s/T
@@ -180,6 +180,19 @@ def test_slab_under_lobes_of_any_strength(width):
     assert max(np.abs(expected)) > 0.3 > min(np.abs(expected))
     # ln(signal) is off by half a percent at most: of signal by |s ln s| .005 < .002
     close(found, expected, bias=0.002)
+
+
+def test_narrowing_by_motion_in_a_constant_gradient():
+    """Free decay between near planes, at (gamma G)^2 a^4/(120 D): Robertson 1966, doi:10.1103/PhysRev.151.273."""
+    width, duration, g = 4e-6, 60e-3, 0.3
+    rate = (GAMMA * g) ** 2 * width**4 / (120 * WATER * 1e-6)
+    steady, room = [[g, 0, 0]] * 2, walkers.slab(width)
+    found = walkers.signal([0, duration], steady, room, diffusivity=WATER, count=30_000, seed=14)
+    exact = bloch_torrey_slab(width, np.array([0, duration]), np.array([g]))
+    # the slowest mode of the place lasts a^2/(pi^2 D) = .8 ms: of 60 ms 1.4 %
+    assert math.log(abs(exact)) == pytest.approx(-rate * duration, rel=0.03)
+    assert 0.3 < abs(exact) < 0.8
+    close(found, exact, bias=0.002)
 
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
@@ -378,6 +391,30 @@ def test_a_field_of_waves_from_static_to_narrowed(diffusivity, echo):
     else:
         # linear between 64 samples a wave: (pi/64)^2/3 = 8e-4 of the amplitude; steps of a 25th of the wave: 1 %
         assert abs(found - expected) < SIGMAS * error + 0.012 * expected
+
+
+def test_the_field_around_a_sphere():
+    """From `susceptibility`: at rest, the mean over all places; moving, less is lost, and an echo loses some."""
+    n, radius, duration = 16, 4.0, 20e-3
+    z, y, x = np.ix_(*[np.arange(n) - (n - 1) / 2] * 3)
+    away = np.sqrt(z**2 + y**2 + x**2)
+    shift = susceptibility.field(np.where(away < radius, 1.0, 0.0), 1.0, periodic=True)
+    offset = susceptibility.to_hertz(shift, 3.0)
+    room = walkers.Voxels(away > radius, 5e-6, offset=offset, periodic=True)
+    rest = walkers.walk([0, duration], np.zeros((2, 3)), room, diffusivity=1e-9, count=8000, seed=1, step=duration / 4)
+    rng = np.random.default_rng(2)
+    cells = np.argwhere(away > radius)
+    place = cells[rng.integers(len(cells), size=8000)] + rng.random((8000, 3)) - 0.5
+    turned = np.exp(2j * np.pi * duration * ndimage.map_coordinates(offset, place.T, order=1, mode="grid-wrap"))
+    static = rest.signal()
+    close(walkers.Attenuation(static.signal, static.error * math.sqrt(2)), turned.mean())  # both are drawn
+    half = ([0, duration / 2, duration / 2, duration], [1, 1, -1, -1])
+    lost = {}
+    for name, sign in (("free", None), ("echo", half)):
+        walked = walkers.walk([0, duration], np.zeros((2, 3)), room, diffusivity=WATER, count=8000, seed=3, sign=sign,
+                              step=1e-4)  # fmt: skip
+        lost[name] = 1 - abs(walked.signal().signal)
+    assert 0.02 < lost["echo"] < lost["free"] < 1 - abs(static.signal)
 
 
 # ---- how it runs ---------------------------------------------------------------------------------------------------

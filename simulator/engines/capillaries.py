@@ -68,7 +68,7 @@ def signal(
         Amplitude of the gradient relative to `gradient`; b goes as its square.
     count : int
         Paths; rounded up to `SETS` sets of a power of 2, which fills the space of lengths evenly. The error of 4096 is
-        below 1e-4 for fixed lengths and 1e-3 for exponential ones.
+        below 1e-4 for fixed lengths and 2e-3 for exponential ones, where it falls as the root of their number.
     seed : int or SeedSequence
     gamma : float
         Gyromagnetic ratio over 2 pi (Hz/T).

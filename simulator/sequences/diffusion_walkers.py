@@ -57,7 +57,8 @@ def attenuation(
     Returns
     -------
     ndarray (row, point)
-        The Monte Carlo error of blood is below 1e-3, that of interpolation too; of tissue there is none.
+        The Monte Carlo error of blood is below 1e-4, and 2e-3 for exponential lengths (16,384 paths bring it below
+        1e-3); that of interpolation is below 1e-4. Of tissue there is none.
 
     Raises
     ------
