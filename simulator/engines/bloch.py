@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,7 @@ def _voxels(where: str, signal: Signal, n: int) -> NDArray[np.int64] | None:
 # -- states taken through programs and loops; a state is (3, column, spin)
 
 
+@cache
 def _loops() -> Any:
     return kernels.compiled(Path(__file__).with_name("isochromat_steps.py"))
 

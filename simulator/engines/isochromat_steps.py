@@ -7,6 +7,7 @@ of My and Mz, which need no square roots and lose no length: My -= tan(a/2) Mz, 
 
 `PULSE` and `PULSE_B1` do just that. `CORRECTED` also takes up the commutators of third order, which the two parts leave
 behind, in coefficients of its own for each isochromat: what is left is of fourth order, but for a part of the recovery.
+`VARYING` does so under a gradient that changes from step to step.
 """
 
 import math
@@ -19,7 +20,7 @@ WIDTH = 128  # isochromats of a tile: their state and constants stay in the firs
 CHUNK = 4  # steps of a run between two loads of the state
 TURN = 2.0 * math.pi
 
-FREE, PULSE, PULSE_B1, CORRECTED, EXACT, SPOIL, SAMPLE, ROTATE = range(8)
+FREE, PULSE, PULSE_B1, CORRECTED, VARYING, EXACT, SPOIL, SAMPLE, ROTATE = range(9)
 SPIN = 10  # what is known of an isochromat
 R1, R2, OFFSET, B1, PX, PY, PZ, DENSITY, B1_COS, B1_SIN = range(SPIN)
 MX, MY, MZ = range(SPIN, SPIN + 3)
@@ -272,16 +273,63 @@ def _corrected(w, rf, first, last):
             w[MX, i], w[MY, i], w[MZ, i] = x, y, z
 
 
+# -- corrected steps under a gradient that changes: no step turns by more than half a radian, so that series serve
+
+HALF_E2, HALF_E1, HALF_RECOVERED, RHO = range(K, K + 4)
+
+
+@stage
+def _varying(w, dt, carrier, rf, first, last):
+    """Corrected steps, each with its own gradient; into the frame of the next step's phase after each."""
+    w = rows(w, (WORK, WIDTH))
+    for i in range(WIDTH):
+        w[HALF_E2, i] = exp(-0.5 * dt * w[R2, i])
+        w[HALF_E1, i] = exp(-0.5 * dt * w[R1, i])
+        w[HALF_RECOVERED, i] = -expm1(-0.5 * dt * w[R1, i]) * w[DENSITY, i]
+        w[RHO, i] = dt * (w[R2, i] - w[R1, i])
+    for n in range(first, last):
+        angle, c, s = rf[n, 0], rf[n, 4], rf[n, 5]
+        gx, gy, gz = rf[n, 6], rf[n, 7], rf[n, 8]
+        for i in range(WIDTH):
+            phi = TURN * dt * _frequency(w, i, carrier, gx, gy, gz)
+            h2 = 0.25 * phi * phi
+            sine = 0.5 * phi * (1.0 - h2 / 6.0 * (1.0 - h2 / 20.0 * (1.0 - h2 / 42.0)))
+            cosine = 1.0 - h2 / 2.0 * (1.0 - h2 / 12.0 * (1.0 - h2 / 30.0 * (1.0 - h2 / 56.0)))
+            a, b = w[HALF_E2, i] * cosine, w[HALF_E2, i] * sine
+            x, y = a * w[MX, i] - b * w[MY, i], b * w[MX, i] + a * w[MY, i]
+            z = w[HALF_E1, i] * w[MZ, i] + w[HALF_RECOVERED, i]
+            rho, b1 = w[RHO, i], angle * w[B1, i]
+            l2r, l2i = rho * rho - phi * phi, -2.0 * rho * phi
+            turn = b1 * (1.0 + l2r / 24.0 + (l2r * l2r - l2i * l2i) / 1920.0)
+            u = turn * turn
+            p = turn * (0.5 + u * (1.0 / 24.0 + u / 240.0))
+            q = turn * (1.0 - u * (1.0 / 6.0 - u / 120.0))
+            e = b1 * l2i * (1.0 / 24.0 + l2r / 960.0)
+            shift = b1 * b1 * phi * (1.0 / 24.0 - phi * phi * (1.0 / 480.0 - phi * phi / 20160.0))
+            x = x - shift * y
+            y = y + shift * x
+            y = y - p * (1.0 - rho / 3.0) * z
+            z = z + q * y + e * x
+            y = y - p * (1.0 + rho / 3.0) * z
+            x = x + e * z
+            y = y + shift * x
+            x = x - shift * y
+            x, y = a * x - b * y, b * x + a * y
+            w[MX, i], w[MY, i] = c * x - s * y, s * x + c * y
+            w[MZ, i] = w[HALF_E1, i] * z + w[HALF_RECOVERED, i]
+
+
 # -- exact steps
 
 
 @stage
-def _exact(w, dt, carrier, gx, gy, gz, rf, first, last):
+def _exact(w, dt, carrier, rf, first, last):
     """RF in samples of dt by the exponential series of the Bloch equations, to rounding."""
     w = rows(w, (WORK, WIDTH))
     for n in range(first, last):
         angle = rf[n, 0]
         p, q = angle * rf[n, 4], angle * rf[n, 5]
+        gx, gy, gz = rf[n, 6], rf[n, 7], rf[n, 8]
         most = 0.0
         for i in range(WIDTH):
             phi = TURN * dt * _frequency(w, i, carrier, gx, gy, gz)
@@ -308,9 +356,13 @@ def _exact(w, dt, carrier, gx, gy, gz, rf, first, last):
 def _run(w, kind, dt, carrier, gx, gy, gz, before, after, rf, first, last):
     """A run of RF in the frame of its phase (rad), which is `before` in its first step and `after` in its last."""
     if kind == EXACT:
-        _exact(w, dt, carrier, gx, gy, gz, rf, first, last)
+        _exact(w, dt, carrier, rf, first, last)
         return
     _turn(w, -before)
+    if kind == VARYING:
+        _varying(w, dt, carrier, rf, first, last)
+        _turn(w, after)
+        return
     _free(w, 0.5 * dt, carrier, gx, gy, gz)
     if kind == CORRECTED:
         _corrected_constants(w, dt, carrier, gx, gy, gz)
@@ -337,10 +389,10 @@ def play(code, value, rf, spins, state, signal, work):
     """Take isochromats through a program; their state (3, isochromat) changes in place.
 
     `code` (instruction, 4) holds kind, first step of RF, the one after the last, sample; `value` (instruction, 7)
-    duration (s; of one step of RF), carrier (Hz), gradient (Hz/m, 3), angle before and after (rad); `rf` (step, 6)
+    duration (s; of one step of RF), carrier (Hz), gradient (Hz/m, 3), angle before and after (rad); `rf` (step, 9)
     angle (rad), tan(angle/2), sin(angle), mean square angle of this step and the next, cosine and sine of the turn
-    after it, or, of an exact step, of its phase; `spins` (SPIN, isochromat); `signal` (sample, isochromat) is filled;
-    `work` (WORK, WIDTH) is scratch.
+    after it, or, of an exact step, of its phase, and the gradient (Hz/m, 3); `spins` (SPIN, isochromat); `signal`
+    (sample, isochromat) is filled; `work` (WORK, WIDTH) is scratch.
     """
     n_spin = state.shape[1]
     w = rows(work, (WORK, WIDTH))
