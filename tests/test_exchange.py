@@ -189,6 +189,27 @@ def test_transient_and_steady_state(lineshape, T1D):
     np.testing.assert_allclose(power.magnetisation, many.magnetisation, atol=EXACT)
 
 
+@pytest.mark.parametrize("duration", np.geomspace(1e-7, 0.3, 14))
+def test_one_step_however_long(duration):
+    """Series of all degrees, then squarings: good to rounding of the generator's size times the duration."""
+    pools, ref = changed(BONE), Reference(changed(BONE))
+    pulse = RF([150.0 + 80.0j], duration, frequency=300.0)
+    found = exchange.propagator(Block(pulse), pools)[0]
+    whole = ref.pulse(pulse)
+    rows = [0, 1, 2, 3, 4, 5, 8]  # but for x and y of the solid pool
+    size = duration * np.abs(ref.generator(150 + 80j, 300.0, np.zeros(3))).sum(axis=1).max()
+    np.testing.assert_allclose(found, whole[np.ix_(rows, [*rows, 9])], atol=2e-15 * (1 + size))
+
+
+def test_pulses_back_to_back():
+    """Two of one carrier without a break: each begins in the laboratory's frame."""
+    pools, ref = changed(BONE), Reference(changed(BONE))
+    first, second = (RF([400.0] * 3, 1e-4, delay=t, frequency=900.0) for t in (0.0, 3e-4))
+    found = exchange.simulate(Timeline((Block(first, second),)), pools)
+    state = ref.pulse(second) @ ref.pulse(first) @ ref.equilibrium()
+    np.testing.assert_allclose(found.magnetisation[0], ref.magnetisation(state), atol=EXACT)
+
+
 def test_phases_of_a_repeat():
     """RF spoiling without ideal spoilers: unrolled, as a map, and against dense exponentials."""
     pools, ref = changed(BONE), Reference(changed(BONE))
@@ -454,7 +475,7 @@ def test_a_map_of_densities_is_one_spin():
     rng = np.random.default_rng(1)
     factor, kind = rng.uniform(0, 50, 300), rng.integers(0, 3, 300)
     factor[7] = 0.0
-    few = changed(BONE, T1=np.array(BONE["T1"]) * np.array([[1.0], [1.1], [0.7]]), B1=[1.0, 0.9, 1j])
+    few = changed(BONE, T1=np.array(BONE["T1"]) * np.array([[1.0], [1.0], [0.7]]), B1=[1, 1 + 0.5j, 1])
     pools = changed(BONE, T1=few.T1[kind], B1=few.B1[kind], density=factor[:, None] * np.array(BONE["density"]))
     distinct, member, scale = pools.alike()
     assert len(distinct) == 4 and len(member) == 300  # the empty one has ratios of its own

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bonemri.errors import InputError
+from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Timeline
 from bonemri.simulator.engines import exchange
 
 THREE = {
@@ -57,3 +58,27 @@ def test_balanced_rates_of_a_map():
     np.testing.assert_allclose(rates[:, 1, 0], [8, 24, 0, 0])
     assert not rates[:, [0, 1], [0, 1]].any()
     assert len(exchange.Pools(1.0, 0.1, density, rates)) == 4
+
+
+def test_pools_that_do_not_exchange_are_separate():
+    """Each set is computed alone: as the whole would be, and as its pools would be without the others."""
+    density = [0.3, 0.2, 0.1, 0.3, 0.1]
+    rates = exchange.balanced([[0, 0, 0, 15.0, 0], *[[0.0] * 5] * 4], density)
+    table = {"T1": [0.2, 0.9, 1.0, 1.0, 0.4], "T2": [4e-4, 0.02, 1e-5, 1.5e-5, 0.06], "density": density, "rates": rates,
+             "offset": [0, 20.0, 0, 0, -440.0], "lineshape": ("", "", "gaussian", "super_lorentzian", "")}  # fmt: skip
+    pools = exchange.Pools(**table)
+    # a solid pool alone goes with the first set
+    assert [s.tolist() for s in pools.separate()] == [[0, 2, 3], [1], [4]]
+    timeline = Timeline((Block(RF([600.0] * 3, 3e-4, frequency=2e3), ADC(4, 1e-3, delay=1e-3), duration=0.03),))
+    found = exchange.steady_state(timeline, pools, per_pool=True)
+    affine = exchange.propagator(timeline, pools)[0]
+    whole = np.linalg.solve(np.eye(len(affine)) - affine[:, :-1], affine[:, -1])
+    np.testing.assert_allclose(found.magnetisation[0][[0, 1, 4]].ravel(), whole[:9], atol=1e-12)
+    np.testing.assert_allclose(found.magnetisation[0][[2, 3], 2], whole[9:], atol=1e-12)
+    alone = exchange.steady_state(timeline, exchange.Pools(0.4, 0.06, 0.1, [[0.0]], offset=-440.0))
+    np.testing.assert_allclose(found.signal[0, 4], alone.signal[0], atol=1e-14)
+    assert not found.signal[0, [2, 3]].any()
+    start = pools.equilibrium * np.array([1, 1, -1])
+    played, again = (exchange.simulate(timeline, pools, initial=start, per_pool=each) for each in (True, False))
+    np.testing.assert_allclose(played.signal.sum(axis=1), again.signal, atol=1e-14)
+    assert abs(again.signal).max() > 0.01

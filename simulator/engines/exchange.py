@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...errors import InputError
 from .. import threads
 from ..acquisition.timeline import Block, Repeat, Timeline
-from .exchanging import Rows, Spins, plan
+from .exchanging import Plan, Rows, Spins, plan
 from .pools import Pools, balanced
 
 __all__ = ["Pools", "Result", "balanced", "propagator", "simulate", "steady_state"]
@@ -179,11 +179,11 @@ def _check(where: str, timeline: Timeline, pools: Pools) -> None:
         raise InputError(f"exchange.{where}: timeline {timeline.name} has no blocks: expected one at least")
 
 
-def _start(pools: Pools, initial: ArrayLike | Result | None) -> Floats | None:
-    """State (spin, row) that the initial magnetisation means; None for equilibrium."""
+def _start(pools: Pools, initial: ArrayLike | Result | None) -> tuple[Floats, Floats] | None:
+    """Magnetisation (spin, pool, 3) and dipolar order (spin, pool) at the start; None for equilibrium."""
     if initial is None:
         return None
-    shape, rows = (len(pools), pools.count), Rows.of(pools)
+    shape = (len(pools), pools.count)
     order = initial.dipolar if isinstance(initial, Result) else np.zeros(shape)
     given = np.asarray(initial.magnetisation if isinstance(initial, Result) else initial)
     if given.shape not in ((pools.count, 3), (*shape, 3)) or given.dtype.kind not in "iuf" or order.shape != shape:
@@ -195,7 +195,7 @@ def _start(pools: Pools, initial: ArrayLike | Result | None) -> Floats | None:
         spin, pool = np.argwhere(wrong)[0]
         raise InputError(f"exchange.simulate: initial magnetisation of pool {pool} of spin {spin} is not finite: "
                          "expected numbers")  # fmt: skip
-    return rows.state(magnetisation, order)
+    return magnetisation, order
 
 
 def _run(
@@ -205,24 +205,53 @@ def _run(
     signal: Signal,
     per_pool: bool,
     *,
-    start: Floats | None = None,
+    start: tuple[Floats, Floats] | None = None,
     advance: float | None = None,
 ) -> Result:
-    """Play the timeline from a state (spin, row), in equilibrium without; with `advance` from its steady state."""
+    """Play the timeline from a state, in equilibrium without; with `advance` from its steady state."""
     voxel = _voxels(where, signal, len(pools))
+    voxels = len(pools) if voxel is None else int(voxel.max()) + 1
+    total = np.zeros((voxels, pools.count if per_pool else 1, timeline.samples), complex)
+    magnetisation, order = np.zeros((len(pools), pools.count, 3)), np.zeros((len(pools), pools.count))
+    sections = plan(timeline.blocks, bool(pools.position.any()))
+    for index in pools.separate():
+        some = None if start is None else (start[0][:, index], start[1][:, index])
+        each, magnetisation[:, index], order[:, index] = _exchanging(
+            where, timeline, sections, pools.only(index), some, advance, per_pool
+        )
+        received = np.ix_(np.arange(voxels), index) if per_pool else slice(None)
+        if voxel is None:
+            total[received] += each
+        else:
+            summed = np.zeros((voxels, *each.shape[1:]), complex)
+            np.add.at(summed, voxel, each)
+            total[received] += summed
+    found = total if per_pool else total[:, 0]
+    return Result(found[0] if isinstance(signal, str) and signal == "sum" else found, magnetisation,
+                  timeline.sample_times(), order)  # fmt: skip
+
+
+def _exchanging(
+    where: str,
+    timeline: Timeline,
+    sections: Plan,
+    pools: Pools,
+    start: tuple[Floats, Floats] | None,
+    advance: float | None,
+    per_pool: bool,
+) -> tuple[Complexes, Floats, Floats]:
+    """Signal (spin, pool or 1, sample), magnetisation and dipolar order of pools that exchange with each other."""
     # without a state of their own, spins whose densities differ by a factor alone are one
     few, member, factor = pools.alike() if start is None else (pools, np.arange(len(pools)), np.ones(len(pools)))
-    rows, sections = Rows.of(pools), plan(timeline.blocks, bool(pools.position.any()))
-    if start is None:
-        start = rows.state(few.equilibrium, np.zeros(few.density.shape))
-    shape = (pools.count, timeline.samples) if per_pool else (timeline.samples,)
-    each = np.zeros((len(few), *shape), complex)
+    rows = Rows.of(pools)
+    states = rows.state(*(start or (few.equilibrium, np.zeros(few.density.shape))))
+    signal = np.zeros((len(few), pools.count if per_pool else 1, timeline.samples), complex)
     end = np.empty((len(few), rows.size))
 
     def work(first: int, last: int) -> None:
         index = np.arange(first, last)
         spins = Spins(few.at(index), rows, timeline.gamma, sections)
-        state = start[index]
+        state = states[index]
         if advance is not None:
             state, found = spins.periodic(timeline.blocks, timeline.duration, advance)
             if not found.all():
@@ -231,18 +260,13 @@ def _run(
                                  "0 s and finite T1, T2 and T1D")  # fmt: skip
         end[index], samples = spins.play(timeline.blocks, state)
         if per_pool:
-            each[index[:, None], rows.liquid] = samples
+            signal[index[:, None], rows.liquid] = samples
         else:
-            each[index] = samples.sum(axis=1)
+            signal[index, 0] = samples.sum(axis=1)
 
     threads.each_block(len(few), work, _SPINS)
-    each = each[member] * factor.reshape(-1, *[1] * len(shape))
-    end = end[member] * factor[:, None]
-    if voxel is not None:
-        total = np.zeros((int(voxel.max()) + 1, *shape), complex)
-        np.add.at(total, voxel, each)
-        each = total[0] if isinstance(signal, str) else total
-    return Result(each, rows.magnetisation(end), timeline.sample_times(), rows.dipolar(end))
+    state = end[member] * factor[:, None]
+    return signal[member] * factor[:, None, None], rows.magnetisation(state), rows.dipolar(state)
 
 
 def _voxels(where: str, signal: Signal, n: int) -> NDArray[np.int64] | None:

@@ -82,8 +82,8 @@ def _orientations(x: Floats) -> tuple[Floats, Floats]:
     where a < x/20 (exp(-800)).
     """
     flat, back = np.unique(x, return_inverse=True)
-    total, slope = np.zeros(flat.shape), np.zeros(flat.shape)
     known = flat > 0
+    total, slope = np.where(known, 0.0, np.nan), np.where(known, 0.0, np.nan)
     with np.errstate(under="ignore"):
         for side, room in ((-1.0, _MAGIC), (1.0, 1 - _MAGIC)):
             # a = 3 |u - u0| (u + u0), and u + u0 is at most 1 + u0
@@ -98,7 +98,7 @@ def _orientations(x: Floats) -> tuple[Floats, Floats]:
             part = weight * np.exp(-2 * ratio**2)
             total[known] += part.sum(axis=1)
             slope[known] += (-4 * ratio / a * part).sum(axis=1)
-    total[~known], slope[~known] = np.inf, -np.inf
+    total[flat == 0], slope[flat == 0] = np.inf, -np.inf
     return total[back].reshape(x.shape), slope[back].reshape(x.shape)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
 
 from ...errors import InputError
 from . import lineshapes
@@ -181,6 +182,22 @@ class Pools:
         few = self.at(first)
         object.__setattr__(few, "density", few.density / factor[first, None])
         return few, member, factor
+
+    def separate(self) -> list[NDArray[np.int64]]:
+        """Numbers of the pools that exchange with each other, set by set; solid pools alone go with the first set."""
+        count, label = connected_components((self.rates > 0).any(axis=0), directed=False)
+        sets = [np.flatnonzero(label == k) for k in range(count)]
+        wet = [s for s in sets if not self.solid[s].all()]
+        dry = [s for s in sets if self.solid[s].all()]
+        return [np.sort(np.concatenate([wet[0], *dry])), *wet[1:]]
+
+    def only(self, index: NDArray[np.int64]) -> Pools:
+        """Some of the pools, which do not exchange with the others."""
+        values = {name: getattr(self, name)[:, index] for name in ("T1", "T2", "density", "offset", "T1D")}
+        shapes = tuple(self.lineshape[k] for k in index)
+        return Pools(
+            rates=self.rates[:, index][:, :, index], lineshape=shapes, B1=self.B1, position=self.position, **values
+        )
 
     def at(self, index: ArrayLike | slice) -> Pools:
         """Some of the spins."""
