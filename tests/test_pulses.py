@@ -135,6 +135,21 @@ def test_spins_of_all_offsets_are_in_phase_at_that_point(name: str) -> None:
     np.testing.assert_allclose(phase, 0.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [1, 2, 60])
+def test_bandwidth_of_a_hard_pulse_does_not_depend_on_its_raster(samples: int) -> None:
+    """sinc(x) = 1/2 at x = .60335; interpolated between points 1/32 of the width apart, some 1e-3."""
+    pulse = pulses.hard(0.1, 60e-6, dwell=60e-6 / samples)
+    assert pulses.bandwidth(pulse) == pytest.approx(2 * 0.60335 / 60e-6, rel=1e-3)
+
+
+def test_a_fermi_pulse_is_cut_at_a_thousandth() -> None:
+    shape = pulses.fermi(1.0, 8e-3, dwell=1e-6).waveform.real
+    assert shape[0] / shape.max() == pytest.approx(1e-3, rel=0.01)  # half a microsecond inside of the end
+    a = 8e-3 / (20 + 2 * math.log(999))
+    half = np.flatnonzero(shape > shape.max() / 2)
+    assert (half[-1] - half[0]) * 1e-6 == pytest.approx(20 * a, abs=2e-6)
+
+
 # ---- power -----------------------------------------------------------------------------------------------------------
 
 

@@ -256,6 +256,20 @@ def test_prepared_ute(name: str, constants: dict[str, float], tolerance: float, 
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * math.sin(constants["flip_angle"]) * decay[0])
 
 
+@pytest.mark.parametrize("name", ["ute_inversion", "ute_saturation", "ute_mt"])
+@pytest.mark.parametrize("B1", [0.7, 1.3])
+def test_prepared_ute_where_b1_is_wrong(name: str, B1: float) -> None:
+    """At small angles and a long TR the spokes' signal goes with it; an MT or saturation pulse feels it too."""
+    constants = {**PREPARED, "TR": 1.0, "TI": 0.3, "flip_angle": 5 * DEGREE, "power": 3.0, "offset": 4e3}
+    scan, spins = protocol(name, constants, pulses=INSTANT), pool(T1=0.3, T2=3e-3)
+    found, expected = played(scan, spins, B1=B1), closed(scan, spins, B1=B1)[0]
+    scale = math.sin(5 * DEGREE)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.03 * scale)
+    assert abs(expected[0]) > 0.15 * scale  # of which 30 % too much or too little would show
+    other = protocol(name, {**constants, "B1": B1 / 0.9}, pulses=INSTANT)  # the protocol's own, too
+    np.testing.assert_allclose(closed(other, spins, B1=0.9)[0], expected, rtol=1e-12)
+
+
 def test_stair_shows_bound_water_and_nulls_pore_water() -> None:
     """At the published TR and TI; what of pore water is left is of the order of the spread of its T1."""
     scan = protocols.ute_stair
