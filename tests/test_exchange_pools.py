@@ -64,9 +64,14 @@ def test_pools_that_do_not_exchange_are_separate():
     """Each set is computed alone: as the whole would be, and as its pools would be without the others."""
     density = [0.3, 0.2, 0.1, 0.3, 0.1]
     rates = exchange.balanced([[0, 0, 0, 15.0, 0], *[[0.0] * 5] * 4], density)
-    table = {"T1": [0.2, 0.9, 1.0, 1.0, 0.4], "T2": [4e-4, 0.02, 1e-5, 1.5e-5, 0.06], "density": density, "rates": rates,
-             "offset": [0, 20.0, 0, 0, -440.0], "lineshape": ("", "", "gaussian", "super_lorentzian", "")}  # fmt: skip
-    pools = exchange.Pools(**table)
+    pools = exchange.Pools(
+        T1=[0.2, 0.9, 1.0, 1.0, 0.4],
+        T2=[4e-4, 0.02, 1e-5, 1.5e-5, 0.06],
+        density=density,
+        rates=rates,
+        offset=[0, 20.0, 0, 0, -440.0],
+        lineshape=("", "", "gaussian", "super_lorentzian", ""),
+    )
     # a solid pool alone goes with the first set
     assert [s.tolist() for s in pools.separate()] == [[0, 2, 3], [1], [4]]
     timeline = Timeline((Block(RF([600.0] * 3, 3e-4, frequency=2e3), ADC(4, 1e-3, delay=1e-3), duration=0.03),))

@@ -9,6 +9,9 @@ has z magnetisation alone, saturated at the instantaneous rate W = pi w1^2 g of 
 carrier: phase modulation within a waveform does not move that offset. With a T1D it also has dipolar order, which
 Provotorov's theory couples to z.
 
+Pools that do not exchange with each other are computed apart, and spins that differ by a factor of all their densities
+once, so that a map of a hundred thousand voxels may cost no more than a few spins.
+
 References
 ----------
 McConnell, J Chem Phys 28:430 (1958), doi:10.1063/1.1744152; Henkelman et al., Magn Reson Med 29:759 (1993),
@@ -266,7 +269,9 @@ def _exchanging(
 
     threads.each_block(len(few), work, _SPINS)
     state = end[member] * factor[:, None]
-    return signal[member] * factor[:, None, None], rows.magnetisation(state), rows.dipolar(state)
+    each: Complexes = signal[member]
+    each *= factor[:, None, None]
+    return each, rows.magnetisation(state), rows.dipolar(state)
 
 
 def _voxels(where: str, signal: Signal, n: int) -> NDArray[np.int64] | None:
