@@ -145,7 +145,7 @@ def epi(
     begin = np.zeros(3)
     begin[read], begin[phase] = -(samples // 2 + 0.5 + 0.5 * ramp / dwell) / length[read], lines[0] / length[phase]
     local = np.array([0.0, ramp, ramp + flat, spacing])
-    area = np.trapezoid(gradients, local, axis=1)
+    area = np.einsum("k,rkc->rc", np.diff(local), 0.5 * (gradients[:, 1:] + gradients[:, :-1]))
     start = begin + gamma * np.concatenate([np.zeros((1, 3)), np.cumsum(area, axis=0)[:-1]])
     centre = int(np.argmin(np.abs(lines)))
     before = samples // 2 if polarity[centre] > 0 else samples - 1 - samples // 2

@@ -161,8 +161,8 @@ def _nodes(values: Floats, spans: list[float], precision: float) -> Floats:
     low, high = (f.reduceat(values[:, order], first, axis=1) for f in (np.minimum, np.maximum))
     for ends in np.stack([low, high], axis=2).transpose(1, 0, 2):
         axes = [
-            _chebyshev(*pair, unit * span, precision)
-            for pair, unit, span in zip(ends.tolist(), (2 * math.pi, 1.0), spans, strict=True)
+            _chebyshev(least, most, unit * span, precision)
+            for (least, most), unit, span in zip(ends.tolist(), (2 * math.pi, 1.0), spans, strict=True)
         ]
         found.append(np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")]))
     return np.concatenate(found, axis=1)
