@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import coils, loops
+from bonemri.simulator.acquisition import coils, kspace, loops
+from bonemri.simulator.acquisition.coil_combination import combine
 from bonemri.simulator.acquisition.grid import Grid
 from bonemri.simulator.acquisition.loops import MU0, Loop, Polygon, rectangle
 
@@ -318,10 +319,6 @@ def test_an_array(layout):
     assert np.diag(made.covariance).real.mean() == pytest.approx(1.0, rel=1e-12)
     assert np.median(made.snr[INSIDE]) == pytest.approx(1.0, rel=1e-12)
     assert not made.sensitivities[:, ~INSIDE].any()
-    white = made.whitened()
-    np.testing.assert_allclose(white.snr, made.snr, atol=1e-12)
-    one = made.whitening @ made.covariance @ made.whitening.conj().T
-    np.testing.assert_allclose(one, np.eye(made.count), atol=1e-12)
     quieter = coils.array(layout, LEG, INSIDE, electronics=0.0)
     assert np.abs(quieter.correlation - np.eye(made.count)).max() > np.abs(made.correlation - np.eye(made.count)).max()
 
@@ -381,34 +378,38 @@ def test_uniform(count):
     np.testing.assert_array_equal(made.covariance, np.eye(count))
 
 
-def test_noise_has_its_covariance():
-    psi = np.array([[1.0, 0.4 + 0.2j, 0.1], [0.4 - 0.2j, 1.5, -0.3j], [0.1, 0.3j, 0.7]])
-    made = coils.Coils(np.ones((3, 1, 1, 1)), psi)
-    n = 200_000
-    drawn = made.noise((n // 100, 100), 2.0, np.random.default_rng(3)).reshape(3, -1)
-    found = drawn @ drawn.conj().T / n / (2 * 2.0**2)
-    # each entry is a mean of n products of variance psi_jj psi_kk: five standard errors
-    np.testing.assert_allclose(found, psi, atol=5 * 1.5 / math.sqrt(n))
-    pseudo = drawn @ drawn.T / n / (2 * 2.0**2)  # circular: no preferred phase
-    np.testing.assert_allclose(pseudo, 0.0, atol=5 * math.sqrt(2) * 1.5 / math.sqrt(n))
-
-
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 5))
 def test_snr_is_that_of_the_best_weights(seed, count):
-    """No weights give more signal over noise than snr says, and the matched ones just that."""
+    """No weights give more signal over noise than snr says, and those of `combine` just that."""
     rng = np.random.default_rng(seed)
     draw = lambda *shape: rng.normal(size=shape) + 1j * rng.normal(size=shape)  # noqa: E731
     mixing = draw(count, count) + 2 * np.eye(count)
     made = coils.Coils(draw(count, 1, 1, 2), mixing @ mixing.conj().T)
-    s = made.sensitivities[:, 0, 0, 0]
-    best = made.snr[0, 0, 0]
+    s, best = made.sensitivities[:, 0, 0, 0], made.snr[0, 0, 0]
+    psi = made.noise_covariance(1.0)
+    np.testing.assert_allclose(made.noise_covariance(3.0), 9 * psi)
+    units = np.eye(count).reshape(count, count, 1, 1, 1) * np.ones((1, 1, 1, 2))
+    matched = combine(units, made.sensitivities, psi)[:, 0, 0, 0].conj()
 
     def ratio(weights):
-        return abs(weights.conj() @ s) / math.sqrt((weights.conj() @ made.covariance @ weights).real)
+        return abs(weights.conj() @ s) / math.sqrt((weights.conj() @ psi @ weights).real)
 
-    assert ratio(np.linalg.solve(made.covariance, s)) == pytest.approx(best, rel=1e-9)
+    assert ratio(matched) == pytest.approx(best, rel=1e-9)
     assert all(ratio(draw(count)) <= best * (1 + 1e-12) for _ in range(10))
+
+
+def test_noise_of_an_array_is_what_its_snr_says():
+    """Signal 1 everywhere, noise drawn with the covariance, combined: its SD is noise_sd over snr in each voxel."""
+    made = coils.array(coils.cylinder(4, 1, 0.09, 0.1), LEG, INSIDE)
+    draws, sd = 200, 0.3
+    images = np.broadcast_to(made.sensitivities, (draws, *made.sensitivities.shape))
+    noisy = kspace.add_noise(images, made.noise_covariance(sd), np.random.default_rng(5))
+    together = combine(noisy, made.sensitivities, made.noise_covariance(sd))
+    z, y, x = np.nonzero(INSIDE)
+    error = (together[:, z, y, x] - 1) * made.snr[z, y, x] / sd
+    # of draws x voxels independent numbers in two channels, voxels being apart: five standard errors
+    assert (np.abs(error) ** 2).mean() == pytest.approx(2.0, abs=5 * 2 / math.sqrt(error.size))
 
 
 # ---- bad input -----------------------------------------------------------------------------------------------------
@@ -422,7 +423,7 @@ BAD = [
     (lambda: coils.Coils(ONES, [[1, 2], [2, 1]]), "not Hermitian and positive definite"),
     (lambda: coils.Coils(ONES, [[1, 0.5j], [0.5j, 1]]), "not Hermitian"),
     (lambda: coils.uniform(0, (1, 1, 1)), "count is 0: expected a whole number"),
-    (lambda: coils.uniform(1, (1, 1, 1)).noise((3,), -1.0, RNG), "noise_sd is -1.0"),
+    (lambda: coils.uniform(1, (1, 1, 1)).noise_covariance(-1.0), "noise_sd is -1.0"),
     (lambda: coils.array([], LEG, INSIDE), "no loop"),
     (lambda: coils.array(coils.knee(), LEG, INSIDE[:3]), "mask has shape (3, 16, 16)"),
     (lambda: coils.array(coils.knee(), LEG, 0 * INSIDE), "mask holds no voxel"),

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import imperfections, trajectory
+from bonemri.simulator.acquisition import imperfections, kspace, trajectory
+from bonemri.simulator.acquisition.coils import Coils
+from bonemri.simulator.acquisition.grid import Grid
 from bonemri.simulator.acquisition.imperfections import EddyCurrent
+from bonemri.simulator.acquisition.kspace import PoolMap
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Repeat, Timeline, trapezoid
 from bonemri.simulator.constants import GYROMAGNETIC, PROTON
@@ -143,6 +146,24 @@ def test_concomitant_terms_make_the_phase():
     basis = imperfections.concomitant_basis(PLACE)
     assert terms.shape == (6, 4) and basis.shape == (12, 4)
     np.testing.assert_allclose(basis @ terms.T, imperfections.concomitant_phase(waveform, PLACE, 3.0))
+
+
+@pytest.mark.parametrize("precision", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("strength", [1.0, 6.0])
+def test_concomitant_factors(precision, strength):
+    """A sum of products of time and place is exp(+i phase) to the precision; squares of a strong gradient, 36 times
+    the phase, need more of them."""
+    spokes = radial(spokes=30)
+    spokes = spokes.replace(gradients=strength * spokes.gradients, k=None)
+    courses, maps = imperfections.concomitant_factors(spokes, PLACE, 1.5, precision=precision)
+    assert courses.shape[1:] == (30, 40) and maps.shape[1:] == (12,)
+    exact = np.exp(1j * imperfections.concomitant_phase(spokes, PLACE, 1.5))
+    assert np.abs(np.einsum("kp,krs->prs", maps, courses) - exact).max() < precision
+    # a small phase needs 1 and its four terms, and twelve places no more than twelve
+    assert len(courses) <= (5 if precision == 1e-2 and strength == 1 else 12)
+    single = imperfections.concomitant_factors(spokes, 0 * PLACE, 1.5)
+    assert len(single[0]) == 1
+    np.testing.assert_allclose(single[0] * single[1][0, 0], 1.0)
 
 
 # ---- eddy currents -------------------------------------------------------------------------------------------------
@@ -397,10 +418,54 @@ def test_a_scanner_spoils_a_trajectory():
     np.testing.assert_allclose(phase, 0.3 * np.broadcast_to(lines.polarity[:, None], phase.shape))
 
 
+def test_a_scanner_acquires():
+    """Two points in space against the direct sum, with everything wrong at once: delays, eddy currents, concomitant
+    fields, coils and B0. NUFFT to 1e-6, concomitant factors to 1e-4."""
+    spokes = radial(spokes=20)
+    grid = Grid((8, 8, 8), (0.02,) * 3)
+    density = np.zeros(grid.shape)
+    places = [(1, 2, 6), (6, 5, 1)]
+    for n, p in enumerate(places):
+        density[p] = 1.0 + n
+    b0 = 300.0 * grid.positions[..., 0] / 0.08
+    s = np.stack([1 + 0j * b0, np.exp(20j * grid.positions[..., 1]) * (1 + 5 * grid.positions[..., 2])])
+    scanner = Scanner(b0=b0, coils=Coils(s), delays=(1e-6, 2e-6, 0.0), concomitant=True,
+                      eddy_currents=(EddyCurrent(1e-4, 0.03, (1e-3, 0, 2e-3)),))  # fmt: skip
+    pool = PoolMap(density, amplitude=np.array([1.0, 0.5]), R2=500.0)
+    dephased = np.array([1e-3, 2e-3])
+    found = scanner.acquire(spokes, [pool], grid, 1.5, dephased=dephased, precision=1e-4, voxels="point", eps=1e-8)
+    actual, phase = scanner.actual(spokes)
+    assert np.abs(phase).max() > 0.01 and np.abs(actual.k - spokes.k).max() > 1
+    expected = np.zeros((2, 2, 20, 40), complex)
+    for p in places:
+        r = grid.positions[p]
+        turn = 2 * math.pi * actual.k @ r + phase + imperfections.concomitant_phase(spokes, r, 1.5)
+        for echo in range(2):
+            offset = 2 * math.pi * b0[p] * (dephased[echo] + spokes.times)
+            one = density[p] * pool.amplitude[echo] * np.exp(1j * (turn + offset) - 500.0 * spokes.times)
+            expected[echo] += s[(slice(None), *p)][:, None, None] * one * np.prod(grid.edges)
+    assert np.abs(found - expected).max() < 5e-4 * np.abs(expected).max()
+    plain = Scanner().acquire(spokes, [PoolMap(density)], grid, 1.5, voxels="point")
+    np.testing.assert_array_equal(plain, kspace.acquire(spokes, [PoolMap(density)], grid.edges, voxels="point"))
+
+
+def test_a_late_scanner_reads_what_came_before():
+    """A delay of two dwells, on all axes: sample n + 2 is what sample n should have been."""
+    spokes = radial(spokes=50, ramp=1e-6)
+    grid = Grid((16, 16, 16), (0.01,) * 3)
+    ball = (np.linalg.norm(grid.positions, axis=-1) < 0.05).astype(float)
+    late = Scanner(delays=8e-6).acquire(spokes, [PoolMap(ball)], grid, 3.0)
+    told = Scanner().acquire(spokes, [PoolMap(ball)], grid, 3.0)
+    np.testing.assert_allclose(late[..., 2:], told[..., :-2], atol=1e-5 * np.abs(told).max())
+
+
 # ---- bad input -----------------------------------------------------------------------------------------------------
 
 GOOD = trapezoids((0.01, 0, 0))
 BARE = radial(spokes=3).replace(gradients=None, knots=None, start=None)
+LONG = np.linspace(0, 1e-2, 3000), np.random.default_rng(0).normal(0, 0.03, (3000, 3))
+GRID = Grid((12, 12, 12), (0.02,) * 3).positions
+OBLIQUE = Grid((1, 1, 1), affine=np.diag([-1.0, 1.0, 1.0, 1.0]))
 BAD = [
     (lambda: imperfections.concomitant_phase(GOOD, PLACE, 0.0), "field_strength is 0.0: expected above 0 T"),
     (lambda: imperfections.concomitant_phase(GOOD, PLACE[:, :2], 3.0), "expected (..., 3)"),
@@ -409,6 +474,9 @@ BAD = [
     (lambda: imperfections.concomitant_phase((GOOD[0], GOOD[1] * np.nan), PLACE, 3.0), "not finite"),
     (lambda: imperfections.concomitant_phase(GOOD, PLACE, 3.0, nucleus="13C"), "nucleus is '13C'"),
     (lambda: imperfections.concomitant_phase(BARE, PLACE, 3.0), "it has no gradients"),
+    (lambda: imperfections.concomitant_factors(GOOD, PLACE, 3.0, precision=0.0), "precision is 0.0"),
+    (lambda: imperfections.concomitant_factors(LONG, 100 * GRID, 3.0), "the phase varies by up to"),
+    (lambda: Scanner().acquire(BARE, [], OBLIQUE, 3.0), "the grid is oblique"),
     (lambda: imperfections.eddy_shift(GOOD, [EddyCurrent(0.1)], at=[[0.0]]), "at: shape (1, 1)"),
     (lambda: imperfections.eddy_shift(GOOD, [EddyCurrent(0.1)], period=1e-3), "period is 0.001 s: expected at least"),
     (lambda: imperfections.eddy_shift(radial(spokes=3), [], at=[0.0]), "asked at its samples"),

@@ -100,22 +100,13 @@ class Coils:
         power = (s.conj() * np.linalg.solve(self.covariance, s)).sum(axis=0).real
         return np.sqrt(np.maximum(power, 0.0)).reshape(self.shape)
 
-    def whitened(self) -> Coils:
-        """The virtual coils of uncorrelated noise: data times the same inverse Cholesky factor have it too.
+    def noise_covariance(self, noise_sd: float) -> Complexes:
+        """Covariance (coil, coil) of the real parts of the noise, as `kspace.add_noise` and `coil_combination` take it.
 
-        Source: Pruessmann et al. 2001, doi:10.1002/mrm.1241.
-        """
-        s = self.sensitivities.reshape(self.count, -1)
-        return Coils((self.whitening @ s).reshape(self.sensitivities.shape))
-
-    @property
-    def whitening(self) -> Complexes:
-        """The matrix (coil, coil) that takes data of these coils to those of `whitened`."""
-        matrix: Any = np.linalg.inv(np.linalg.cholesky(self.covariance))
-        return matrix
-
-    def noise(self, shape: Sequence[int], noise_sd: float, rng: np.random.Generator) -> Complexes:
-        """Noise of these coils, (coil, *shape): correlated as the covariance says, of SD `noise_sd` a channel.
+        Parameters
+        ----------
+        noise_sd : float
+            SD per real channel in the mean coil, that of `acquisition.noise`.
 
         Raises
         ------
@@ -124,9 +115,8 @@ class Coils:
         """
         if not (np.isfinite(noise_sd) and noise_sd > 0):
             raise InputError(f"noise_sd is {noise_sd!r}: expected a number above 0")
-        white = rng.standard_normal((self.count, math.prod(shape), 2)).view(complex)[..., 0]
-        mixed: Complexes = noise_sd * (np.linalg.cholesky(self.covariance) @ white)
-        return mixed.reshape(self.count, *shape)
+        covariance: Complexes = noise_sd**2 * self.covariance
+        return covariance
 
 
 def uniform(count: int, shape: Sequence[int]) -> Coils:

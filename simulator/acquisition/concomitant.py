@@ -20,6 +20,7 @@ from .trajectory import Trajectory
 from .waveforms import Waveform, above, gamma_of, inverted, pieces, within
 
 Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
 
 
 def concomitant_field(
@@ -134,6 +135,104 @@ def concomitant_phase(
     basis = concomitant_basis(positions, asymmetry=asymmetry, centre=centre)
     terms = concomitant_coefficients(source, field_strength, at=at, refocused=refocused, nucleus=nucleus)
     return np.tensordot(basis, terms, (-1, -1))
+
+
+def concomitant_factors(
+    source: Waveform | Trajectory,
+    positions: Any,
+    field_strength: float,
+    *,
+    precision: float = 1e-4,
+    **options: Any,
+) -> tuple[Complexes, Complexes]:
+    """exp(+i phase) of all samples and voxels as a short sum of products: one Fourier transform for each of them.
+
+    Parameters
+    ----------
+    source, positions, field_strength, **options :
+        As in `concomitant_phase`.
+    precision : float
+        Largest error of exp(+i phase), as tried on 2000 samples and voxels.
+
+    Returns
+    -------
+    courses : complex ndarray (rank, time), or (rank, readout, sample)
+    maps : complex ndarray (rank, ...)
+
+    Raises
+    ------
+    InputError
+        As `concomitant_phase`; a precision out of range, or a phase that varies by so much that hundreds of products
+        would not do.
+
+    Notes
+    -----
+    Columns and rows of the matrix that stand for all others (a CUR decomposition): they are chosen by elimination with
+    pivots from a sample of times and places, extremes among them, and tried on others. A phase that is the same for all
+    samples needs one product, one that grows as time few; those may as well be laid into object and field map.
+    """
+    if not 1e-8 <= precision < 1:
+        raise InputError(f"concomitant: precision is {precision!r}: expected from 1e-8 to below 1")
+    geometry = {name: options.pop(name) for name in ("asymmetry", "centre") if name in options}
+    terms = concomitant_coefficients(source, field_strength, **options)
+    basis = concomitant_basis(positions, **geometry)
+    time, place = terms.reshape(-1, 4), basis.reshape(-1, 4)
+    rng = np.random.default_rng(0)
+    tried = rng.integers(len(time), size=2000), rng.integers(len(place), size=2000)
+    exact = np.exp(1j * (time[tried[0]] * place[tried[1]]).sum(axis=1))
+    tolerance = precision / 10
+    for _ in range(4):
+        rows, columns = _sample(time, rng), _sample(place, rng)
+        matrix = _turned(time[rows], place[columns])
+        columns = columns[_pivots(matrix, tolerance)]
+        rows = rows[_pivots(matrix.T, tolerance)]
+        rows = np.union1d(rows, rng.integers(len(time), size=rows.size))  # more rows than columns: a fit
+        if columns.size < SAMPLE / 2:
+            courses = _turned(time, place[columns])
+            maps = np.linalg.pinv(courses[rows], rcond=1e-12) @ _turned(time[rows], place)
+            error = np.abs((courses[tried[0]] * maps[:, tried[1]].T).sum(axis=1) - exact).max()
+            if error <= precision / 2:
+                shape = terms.shape[:-1], basis.shape[:-1]
+                return courses.T.reshape(-1, *shape[0]), maps.reshape(-1, *shape[1])
+        tolerance /= 4
+    largest = float(np.abs(time - time.mean(axis=0)).max(axis=0) @ np.abs(place).max(axis=0))
+    raise InputError(f"concomitant: the phase varies by up to {largest:.3g} rad during the samples: expected less, of "
+                     "a higher field, a smaller object or weaker gradients")  # fmt: skip
+
+
+SAMPLE = 250
+"""Times, and places, that stand for all at first, beside those at the edges."""
+
+
+def _sample(points: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Some of the points (point, 4): random ones, and the farthest in many directions."""
+    size = np.abs(points).max(axis=0)
+    directions = rng.normal(size=(40, 4)) / np.where(size > 0, size, 1.0)
+    far = [int(np.argmax((points * direction).sum(axis=1))) for direction in directions]
+    return np.unique(np.concatenate([rng.integers(len(points), size=SAMPLE), far]))
+
+
+def _turned(time: Floats, place: Floats) -> Complexes:
+    # not as a matrix product: that of BLAS would wait for the threads of a busy machine
+    phase = np.einsum("ti,pi->tp", time, place)
+    turned: Complexes = np.empty(phase.shape, complex)
+    turned.real, turned.imag = np.cos(phase), np.sin(phase)
+    return turned
+
+
+def _pivots(matrix: Complexes, tolerance: float) -> NDArray[np.int64]:
+    """The columns of which all others are combinations, to this tolerance (of a mean over the rows)."""
+    left = matrix.copy()
+    chosen: list[int] = []
+    for _ in range(min(matrix.shape)):
+        size = np.einsum("tp,tp->p", left.conj(), left).real
+        worst = int(size.argmax())
+        if chosen and size[worst] <= tolerance**2 * len(matrix):
+            break
+        chosen.append(worst)
+        unit = left[:, worst] / math.sqrt(size[worst])
+        left -= unit[:, None] * np.einsum("t,tp->p", unit.conj(), left)
+    return np.array(chosen, dtype=np.int64)
 
 
 def _integral_of_squares(times: Floats, gradient: Floats, at: Floats) -> Floats:

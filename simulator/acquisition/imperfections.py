@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..constants import GYROMAGNETIC
-from .concomitant import concomitant_basis, concomitant_coefficients, concomitant_field, concomitant_phase
+from .concomitant import (
+    concomitant_basis,
+    concomitant_coefficients,
+    concomitant_factors,
+    concomitant_field,
+    concomitant_phase,
+)
 from .eddy import EddyCurrent, eddy, eddy_gradient, eddy_shift
 from .trajectory import Trajectory
 from .waveforms import played_gradient
@@ -24,6 +30,7 @@ __all__ = [
     "bipolar_phase",
     "concomitant_basis",
     "concomitant_coefficients",
+    "concomitant_factors",
     "concomitant_field",
     "concomitant_phase",
     "delayed",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from . import imperfections
+from . import imperfections, kspace
 from .coils import Coils
+from .grid import Grid
 from .imperfections import EddyCurrent
+from .kspace import PoolMap
 from .trajectory import Trajectory
 
 Floats = NDArray[np.float64]
@@ -136,6 +139,68 @@ class Scanner:
         if self.odd_even_phase and trajectory.polarity is not None:
             phase = phase + self.odd_even_phase * np.asarray(trajectory.polarity)[:, None]
         return found, phase
+
+    def acquire(
+        self,
+        trajectory: Trajectory,
+        pools: Sequence[PoolMap],
+        grid: Grid,
+        field_strength: float,
+        *,
+        dephased: Any = None,
+        precision: float = 1e-3,
+        **options: Any,
+    ) -> NDArray[np.complex128]:
+        """Noise-free samples as this scanner takes them; their noise is `kspace.add_noise` of its coils' covariance.
+
+        Parameters
+        ----------
+        trajectory : Trajectory
+            As it is told. A reconstruction knows this one alone.
+        pools : sequence of PoolMap
+            What the sequence made of the object; `b1` has acted there.
+        grid : Grid
+            Of the pools: along the scanner's axes.
+        field_strength : float
+            T; for concomitant fields.
+        dephased, **options :
+            As in `kspace.acquire`.
+        precision : float
+            Largest error of the phase factor of concomitant fields; a finer one takes more Fourier transforms.
+
+        Returns
+        -------
+        ndarray (echo, coil, readout, sample); two dimensions: (echo, coil, slice, readout, sample)
+
+        Raises
+        ------
+        InputError
+            As `check` and `kspace.acquire`, or an oblique grid.
+        """
+        if not np.allclose(grid.axes, np.eye(3), atol=1e-6):
+            raise InputError("scanner: the grid is oblique or runs backwards: expected x, y, z of the scanner")
+        self.check(grid.shape)
+        actual, phase = self.actual(trajectory)
+        options |= {
+            "coils": None if self.coils is None else self.coils.sensitivities,
+            "field": None if self.b0 is None else self.b0,
+            "center": grid.place((np.array(grid.shape) - 1) / 2).tolist(),
+            "dephased": dephased,
+        }
+        if self.concomitant:
+            courses, maps = imperfections.concomitant_factors(
+                trajectory, grid.positions, field_strength, precision=precision
+            )
+            parts = (
+                course * kspace.acquire(
+                    actual, [replace(pool, density=pool.density * m) for pool in pools], grid.edges, **options
+                )
+                for course, m in zip(courses, maps, strict=True)
+            )
+            data = sum(parts, start=np.zeros((), complex))
+        else:
+            data = kspace.acquire(actual, pools, grid.edges, **options)
+        return np.asarray(data * np.exp(1j * phase))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {n: getattr(self, n).shape for n in ("b0", "b1") if getattr(self, n) is not None}
