@@ -1,7 +1,9 @@
 """The extended phase graph against states moved by hand, isochromats, closed forms, and outside codes."""
 
 import math
+import platform
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
+from bonemri.simulator import kernels
 from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
 from bonemri.simulator.engines import bloch, epg, epg_exchange, exchange
 from bonemri.simulator.engines.isochromats import Isochromats
@@ -482,7 +485,7 @@ def test_states_against_sycomore():
     np.testing.assert_allclose(Z[0], last[:n, 2], atol=1e-12)
 
 
-# ---- threads, bad input --------------------------------------------------------------------------------------------
+# ---- threads, lanes, bad input -------------------------------------------------------------------------------------
 
 
 def test_bits_do_not_depend_on_threads(monkeypatch):
@@ -497,6 +500,21 @@ def test_bits_do_not_depend_on_threads(monkeypatch):
             + epg_exchange.spoiled_train(pools, FLIPS, 5e-3, saturation=0.1).tobytes()
         )
     assert found["1"] == found["2"] == found["5"]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 assembly")
+@pytest.mark.parametrize(("file", "loop"), [("epg_train", "turn"), ("epg_pools", "mix"), ("epg_pools", "rotate")])
+def test_loops_over_tissues_are_vectorised(file, loop):
+    """An uncached compile multiplies in packed doubles; a scalar copy stands by for arrays that overlap."""
+    text = (Path(kernels.__file__).parent / f"{file}.py").read_text()
+    text = text.replace("cache=True", "cache=False").replace("from .", "from bonemri.simulator.")
+    scope: dict = {"__name__": "loops_under_test"}
+    exec(text, scope)
+    assembly = scope[loop].inspect_asm(scope[loop].signatures[0])
+    packed, scalar = (
+        len(re.findall(rf"\bv?(?:f(?:n?m)(?:add|sub)\d*|mul){kind}\b", assembly)) for kind in ("pd", "sd")
+    )
+    assert packed >= max(scalar, 4)
 
 
 BAD = [
