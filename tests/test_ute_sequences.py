@@ -502,6 +502,11 @@ def test_every_preset_scans_cortical_bone(name: str, shin: phantoms.Phantom) -> 
     scan = simulator.scan(shin, name)
     assert np.iscomplexobj(scan.values) and np.isfinite(scan.values).all()
     assert np.abs(scan.values).max() > 0 and scan.attrs["signal_reference"] > 0
+    noisy = simulator.scan(shin, name, snr=20, seed=1)
+    assert noisy.attrs["snr_definition"].endswith("the first point")
+    first = np.abs(scan.values[..., 0])
+    reference = np.median(first[first >= 0.01 * first.max()])
+    assert noisy.attrs["noise_sd"] == pytest.approx(reference / 20, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ute_dual_echo", "ute_cones", "ute_stair", "ute_saturation", "zte_31p"])

@@ -27,7 +27,7 @@ from .precession import lines, precession
 from .preparation import followed, turned
 from .sequence import Played, Pool, Sequence, is_finite
 from .spokes import SWITCHES, after_preparation, check, each_repetition, field_phase, read_as, relaxed, shown, spoke
-from .ute import EXCITATION, first_point
+from .ute import EXCITATION, FIRST_POINT, first_point
 
 INVERSION = {"shape": "hyperbolic_secant", "duration": 8.64e-3, "peak": 750.0, "mu": 4.9}
 SATURATION = {"shape": "hard", "duration": 8e-3}
@@ -189,6 +189,7 @@ ute_inversion = Sequence(
     reference=first_point,
     check=_check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played_inverted,
     readout=readout,
 )
@@ -200,6 +201,7 @@ ute_saturation = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played_saturated,
     readout=readout,
 )

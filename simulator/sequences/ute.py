@@ -18,6 +18,7 @@ from .sequence import Played, Pool, Sequence
 from .spokes import SWITCHES, check, each_repetition, one_by_one, read_as, spoiled, spoke
 
 EXCITATION = {"shape": "hard", "duration": 40e-6}
+FIRST_POINT = "the first point"
 
 
 def signal(
@@ -74,6 +75,7 @@ ute_3d = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played,
     readout=_radial,
 )
@@ -85,6 +87,7 @@ ute_cones = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played,
     readout=_cones,
 )

@@ -20,7 +20,7 @@ from ..constants import PROTON
 from .parts import setting
 from .sequence import Played, Pool, Sequence
 from .spokes import SWITCHES, check, each_repetition, one_by_one, read_as, spoiled, spoke
-from .ute import first_point
+from .ute import FIRST_POINT, first_point
 
 EXCITATION = {"shape": "half_sinc", "duration": 600e-6}
 
@@ -95,6 +95,7 @@ ute_2d = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played,
     readout=readout,
 )

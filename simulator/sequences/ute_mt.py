@@ -20,7 +20,7 @@ from .preparation import followed
 from .prepared_ute import prepared, readout
 from .sequence import Played, Pool, Sequence
 from .spokes import SWITCHES, after_preparation, check, each_repetition, spoke
-from .ute import EXCITATION, first_point
+from .ute import EXCITATION, FIRST_POINT, first_point
 
 MT = {"shape": "fermi", "duration": 8e-3}
 
@@ -90,6 +90,7 @@ ute_mt = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played,
     readout=readout,
 )

@@ -21,7 +21,7 @@ from ..constants import GYROMAGNETIC
 from .parts import setting
 from .sequence import Played, Pool, Sequence
 from .spokes import SWITCHES, check, each_repetition, one_by_one, read_as, spoiled, spoke
-from .ute import first_point
+from .ute import FIRST_POINT, first_point
 
 EXCITATION = {"shape": "hard", "duration": 8e-6}
 
@@ -90,6 +90,7 @@ zte = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=played,
     readout=readout,
 )
@@ -101,6 +102,7 @@ zte_31p = Sequence(
     reference=first_point,
     check=check,
     magnitude=False,
+    reference_point=FIRST_POINT,
     played=partial(played, nucleus="31P"),
     readout=partial(readout, nucleus="31P"),
 )
