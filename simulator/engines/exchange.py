@@ -6,8 +6,9 @@
 Each step of a timeline is a matrix exponential, so that the only error is rounding; RF is constant during each sample
 of a pulse. A liquid pool follows the full Bloch equations, also within a pulse that is as long as its T2. A solid pool
 has z magnetisation alone, saturated at the instantaneous rate W = pi w1^2 g of its lineshape at the offset of the
-carrier: phase modulation within a waveform does not move that offset. With a T1D it also has dipolar order, which
-Provotorov's theory couples to z.
+carrier: phase modulation within a waveform does not move that offset, and a pulse as short as the solid's T2 is beyond
+a rate (Asslander et al., Magn Reson Med 87:2003 (2022), doi:10.1002/mrm.29071). With a T1D it also has dipolar order,
+which Provotorov's theory couples to z.
 
 Pools that do not exchange with each other are computed apart, and spins that differ by a factor of all their densities
 once, so that a map of a hundred thousand voxels may cost no more than a few spins.
