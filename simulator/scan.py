@@ -18,8 +18,8 @@ from .acquisition import noise
 from .acquisition.protocol import FatSuppression, Protocol, protocols
 from .acquisition.scanner import Scanner
 from .model import Model
-from .rungs import Engine, KSpace, Matched, Pools, Scannable, unknowns_of
-from .sequences import Sequence
+from .rungs import Engine, KSpace, Matched, PlayedKSpace, Pools, Scannable, unknowns_of
+from .sequences import Sequence, pulseq
 
 RUNGS = ("matched", "pools", "engine", "scan")
 
@@ -45,7 +45,7 @@ def scan(
     ----------
     phantom : object with ``.truth`` and ``.pools``
         Data sets over the voxels (z, y, x); `pools` also over ``pool``.
-    protocol : Protocol, or the name of a preset, or the path of a TOML file
+    protocol : Protocol, or the name of a preset, or the path of a TOML or Pulseq (``.seq``) file
     rung : {"pools", "matched", "engine", "scan"}
         ``"matched"`` evaluates an equation on the truth; ``"pools"`` sums all spin pools through the closed-form
         physics of the sequence, ``"engine"`` through its pulses by numerical spin physics; ``"scan"`` puts what the
@@ -81,11 +81,12 @@ def scan(
     InputError
         An unknown rung, sequence or switch, a protocol of another field, an unknown without a value, ...
     """
-    protocol = protocol if isinstance(protocol, Protocol) else protocols.get(protocol)
-    sequence = sequences.get(protocol.sequence)
     for part in ("truth", "pools"):
         if not isinstance(getattr(phantom, part, None), xr.Dataset):
             raise InputError(f"phantom {type(phantom).__name__}: {part} is missing: expected truth and pools")
+    if not isinstance(protocol, Protocol):
+        protocol = _of_file(phantom, protocol) if str(protocol).endswith(".seq") else protocols.get(protocol)
+    sequence = sequences.get(protocol.sequence)
     _check_rung(rung, sequence, switches)
     _check_level(snr, noise_sd)
     _check_field(phantom, protocol)
@@ -103,7 +104,9 @@ def scan(
         closed_form = {} if rung == "scan" else {"scanner": scanner}
         source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, **closed_form)
     if rung == "scan":
-        kspace = KSpace(sequence, phantom.pools, grid, switches, scanner)
+        whole = PlayedKSpace if sequence is pulseq.pulseq_file else KSpace
+        kspace = whole(sequence, phantom.pools, grid, switches, scanner)
+        protocol = pulseq.imaged(protocol) if sequence is pulseq.pulseq_file else protocol
         image = _through_kspace(kspace, source, protocol, snr, noise_sd, seed, combine, progress)
     else:
         signal = source.signal(protocol)
@@ -153,7 +156,10 @@ def _through_kspace(
         return np.abs(image) if sequence.magnitude else image
 
     # S_ref is that of the object: voxels that hold ringing alone would count as signal voxels of an image
-    reference = noise.signal_reference(closed_form.signal(sequence.reference(protocol)))
+    if sequence is pulseq.pulseq_file:
+        reference = noise.signal_reference(kspace.image(clean, protocol))
+    else:
+        reference = noise.signal_reference(closed_form.signal(sequence.reference(protocol)))
     attrs: dict[str, Any] = {"signal_reference": reference}
     if snr is None and noise_sd is None:
         image = made(clean)
@@ -269,6 +275,16 @@ def _noise_attrs(
     }
 
 
+def _of_file(phantom: Scannable, path: str | Path) -> Protocol:
+    """The protocol of a Pulseq file for this phantom."""
+    grid = _grid(phantom)
+    if "voxel_size" not in grid.attrs or len(grid.dims) != 3:
+        raise InputError(f"phantom: a Pulseq file ({path}) needs its voxel_size (m) and the dims z, y, x")
+    size = tuple(np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist())
+    field = float(grid.attrs.get("field_strength", 3.0))
+    return pulseq.protocol_of(path, field, size, grid.shape, float(np.nanmax(phantom.pools["T2"].values)))
+
+
 # -- the array, its reference signal, and what may be asked
 
 
@@ -291,6 +307,9 @@ def _label(signal: NDArray[Any], protocol: Protocol, grid: xr.DataArray) -> xr.D
 
 def _reference(signal: NDArray[Any], source: Matched | Pools, sequence: Sequence, protocol: Protocol) -> float:
     """S_ref: read from the scan where it has the reference point, else simulated there."""
+    if sequence is pulseq.pulseq_file:
+        points = np.abs(signal.reshape(-1, protocol.points))
+        return noise.signal_reference(points[:, int(points.sum(axis=0).argmax())])
     reference = sequence.reference(protocol)
     for point in range(protocol.points):
         if all(values[point] == reference.table[name][0] for name, values in protocol.table.items()):

@@ -6,7 +6,8 @@ Every one gives the same answer whatever the number of voxels in work at a time.
 from .engine import Engine
 from .kspace import KSpace
 from .matched import Matched, unknowns_of
+from .played import PlayedKSpace
 from .pools import Pools
 from .scannable import Scannable
 
-__all__ = ["Engine", "KSpace", "Matched", "Pools", "Scannable", "unknowns_of"]
+__all__ = ["Engine", "KSpace", "Matched", "PlayedKSpace", "Pools", "Scannable", "unknowns_of"]

@@ -45,6 +45,8 @@ ISOCHROMATS = 1 << 18
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
+CENTRE = np.zeros((1, 3))
+
 
 class Engine(Pools):
     """Each pool as isochromats that the sequence's pulses move."""
@@ -67,9 +69,17 @@ class Engine(Pools):
         self.groups = _groups(self.rates)
 
     def answer(
-        self, index: int, voxels: NDArray[Any] | slice, protocol: Protocol, line: int | None = None
+        self,
+        index: int,
+        voxels: NDArray[Any] | slice,
+        protocol: Protocol,
+        line: int | None = None,
+        at: Floats = CENTRE,
     ) -> NDArray[Any]:
-        """Signal (row, point) of a density of 1 of a pool: a row for all voxels, or one each."""
+        """Signal (row, point) of a density of 1 of a pool: a row for all voxels, or one each.
+
+        `at` (row, 3) is where their centres lie (m): in the isocentre without.
+        """
         pool = self.pool(index, voxels, line)
         protocol = _suppressed(protocol, self.switches.get("fat_suppression"), pool)
         bare = self.without_gradients(protocol)
@@ -81,16 +91,16 @@ class Engine(Pools):
                  for name, other in (("off_resonance", 0.0), ("B1", 1.0))}  # fmt: skip
         B1 = field["B1"] * protocol.get("B1", 1.0)
         if len(self.groups[index]) > 1:
-            found = self._exchanging(index, voxels, bare, plan, field["off_resonance"], B1)
+            found = self._exchanging(index, voxels, bare, plan, field["off_resonance"], B1, at)
         elif pool.kind in INVISIBLE and nucleus == "1H":
             return np.zeros((1, protocol.points), complex)
         else:
             frequency, share = lines(pool, protocol, nucleus)
             T1, T2 = pool.get("T1_observed"), pool.get("T2")
-            found = np.zeros((max(T1.size, field["off_resonance"].size, B1.size), points), complex)
+            found = np.zeros((max(T1.size, field["off_resonance"].size, B1.size, len(at)), points), complex)
             for turning, part in zip(frequency, share, strict=True):
                 if part:
-                    found += part * isolated(plan, points, T1, T2, turning + field["off_resonance"], B1)
+                    found += part * isolated(plan, points, T1, T2, turning + field["off_resonance"], B1, at)
         if self.switches.get("R2_prime", True):
             found = found * np.exp(-pool.get("R2_prime", default=0.0)[:, None] * dephased(plan, points))
         if self.sequence.attenuation is not None:
@@ -116,6 +126,7 @@ class Engine(Pools):
         plan: tuple[Played, ...],
         offset: Floats,
         B1: Floats,
+        at: Floats,
     ) -> Complexes:
         """Signal of a density of 1 of a pool among those that it exchanges with, in the ratio that their rates keep."""
         group = self.groups[index]
@@ -132,46 +143,57 @@ class Engine(Pools):
             frequency[k] = turning[0]
         rates = self.rates[np.ix_(group, group)]
         density = _balance(rates)
-        rows = max([offset.size, B1.size, *(m.get("T1_intrinsic", "T1_observed").size for m in members)])
+        rows = max([offset.size, B1.size, len(at), *(m.get("T1_intrinsic", "T1_observed").size for m in members)])
         signal, count = np.zeros((rows, protocol.points), complex), np.zeros(protocol.points)
         for part in plan:
-            places = part.places()
+            places = part.positions()
+            n = len(places)
             spins = exchange.Pools(
-                T1=_each([m.get("T1_intrinsic", "T1_observed") for m in members], rows, places.size),
-                T2=_each([m.get("T2") for m in members], rows, places.size),
+                T1=_each([m.get("T1_intrinsic", "T1_observed") for m in members], rows, n),
+                T2=_each([m.get("T2") for m in members], rows, n),
                 density=density,
                 rates=rates,
-                offset=np.repeat(np.broadcast_to(offset, rows), places.size)[:, None] + np.where(solid, 0.0, frequency),
+                offset=np.repeat(np.broadcast_to(offset, rows), n)[:, None] + np.where(solid, 0.0, frequency),
                 lineshape=[LINESHAPE if s else "" for s in solid],
-                B1=np.repeat(np.broadcast_to(B1, rows), places.size),
-                position=_along_z(np.tile(places, rows)),
+                B1=np.repeat(np.broadcast_to(B1, rows), n),
+                position=_spread(places, at, rows),
             )
             run = exchange.steady_state if part.steady else exchange.simulate
-            voxel = np.repeat(np.arange(rows), places.size)
-            found = run(part.timeline, spins, signal=voxel, per_pool=True).signal[:, own]
-            _gather(part, found * (part.gain / (places.size * density[own])), signal, count)
+            found = run(part.timeline, spins, signal=np.repeat(np.arange(rows), n), per_pool=True).signal[:, own]
+            _gather(part, found * (part.gain / (n * density[own])), signal, count)
         return signal / count
 
 
 def isolated(
-    plan: tuple[Played, ...], points: int, T1: Floats, T2: Floats, offset: NDArray[Any], B1: NDArray[Any],
+    plan: tuple[Played, ...],
+    points: int,
+    T1: Floats,
+    T2: Floats,
+    offset: NDArray[Any],
+    B1: NDArray[Any],
+    at: Floats = CENTRE,
     exact: bool = False,
-) -> Complexes:  # fmt: skip
-    """Signal (row, point) of a magnetisation of 1 that exchanges with nothing; arguments broadcast to rows."""
-    T1, T2, offset, B1 = (np.atleast_1d(a) for a in np.broadcast_arrays(T1, T2, offset, B1))
+) -> Complexes:
+    """Signal (row, point) of a magnetisation of 1 that exchanges with nothing.
+
+    T1, T2 (s), offset (Hz) and B1 are numbers or (row,); `at`, (1, 3) or (row, 3), is where the voxels lie (m).
+    """
+    along = np.zeros(len(at))
+    T1, T2, offset, B1, along = (np.atleast_1d(a) for a in np.broadcast_arrays(T1, T2, offset, B1, along))
     signal, count = np.zeros((T1.size, points), complex), np.zeros(points)
     for part in plan:
-        places = part.places()
-        run = bloch.steady_state if part.steady else bloch.simulate
-        step = max(1, ISOCHROMATS // places.size)
+        places = part.positions()
+        n, run = len(places), bloch.steady_state if part.steady else bloch.simulate
+        step = max(1, ISOCHROMATS // n)
         found = np.empty((T1.size, part.timeline.samples), complex)
         for first in range(0, T1.size, step):
             rows = slice(first, first + step)
-            values = [np.repeat(a[rows], places.size) for a in (T1, T2, offset, B1)]
-            voxel = np.repeat(np.arange(T1[rows].size), places.size)
-            spins = Isochromats(*values, position=_along_z(np.tile(places, T1[rows].size)))
+            values = [np.repeat(a[rows], n) for a in (T1, T2, offset, B1)]
+            here = at if len(at) == 1 else at[rows]
+            spins = Isochromats(*values, position=_spread(places, here, T1[rows].size))
+            voxel = np.repeat(np.arange(T1[rows].size), n)
             found[rows] = run(part.timeline, spins, signal=voxel, exact=exact).signal
-        _gather(part, found * (part.gain / places.size), signal, count)
+        _gather(part, found * (part.gain / n), signal, count)
     return signal / count
 
 
@@ -192,8 +214,9 @@ def _gather(part: Played, found: Complexes, signal: Complexes, count: Floats) ->
         count[point] += 1
 
 
-def _along_z(places: Floats) -> Floats:
-    return np.stack([np.zeros(places.size), np.zeros(places.size), places], axis=1)
+def _spread(places: Floats, at: Floats, rows: int) -> Floats:
+    """Places of the spins of each row, (row x spin, 3)."""
+    return (np.broadcast_to(at, (rows, 3))[:, None] + places).reshape(-1, 3)
 
 
 def _each(values: list[Floats], rows: int, spins: int) -> Floats:

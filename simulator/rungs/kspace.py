@@ -74,7 +74,7 @@ class KSpace:
         """Noise-free samples: for each trajectory its points and their data (point, coil, ..., readout, sample)."""
         plan = self.engine.plan(protocol)
         since = dephased(plan, protocol.points)
-        maps = self._maps(protocol, plan[0].timeline.nucleus)
+        maps = self._maps(protocol, plan[0].timeline.nucleus, "".join({part.selects for part in plan}))
         ways = self.trajectories(protocol)
         groups = {id(way): [p for p, other in enumerate(ways) if other is way] for way in ways}
         found = []
@@ -100,7 +100,22 @@ class KSpace:
             return self.scanner.coils
         return None if protocol.coils == 1 else coils.uniform(protocol.coils, self.grid.shape)
 
-    def _maps(self, protocol: Protocol, nucleus: str) -> list[PoolMap]:
+    def _answer(
+        self, pool: int, voxels: NDArray[np.int64], protocol: Protocol, line: int | None, selects: str
+    ) -> Complexes:
+        """The engine's answer, of each voxel at its place along the axes that the pulses select."""
+        if not selects:
+            return self.engine.answer(pool, voxels, protocol, line)
+        shape = self.grid.shape
+        index = np.stack(np.unravel_index(voxels, shape)[::-1], axis=1)  # x, y, z
+        place = (index - (np.array(shape[::-1]) - 1) / 2) * np.array(self.size[::-1])
+        place[:, [axis not in selects for axis in "xyz"]] = 0.0
+        if self.engine.mapped:
+            return self.engine.answer(pool, voxels, protocol, line, place)
+        distinct, row = np.unique(place, axis=0, return_inverse=True)
+        return self.engine.answer(pool, voxels, protocol, line, distinct)[row.ravel()]
+
+    def _maps(self, protocol: Protocol, nucleus: str, selects: str) -> list[PoolMap]:
         """Each pool as a map, its lines with their amplitudes at every point."""
         engine, shape, found = self.engine, self.grid.shape, []
         for i in engine.present():
@@ -120,7 +135,7 @@ class KSpace:
                                  "rung scan, where the field of the structure goes in as the scanner's b0")  # fmt: skip
             common = {"R2": _spread(rate, voxels, shape), "R2_prime": float(R2_prime[0]), "name": engine.names[i]}
             line = [int(k) for k in stated] if stated.size else [None]
-            answers = [area[k] * engine.answer(i, voxels, protocol, line[k]) for k in shown]
+            answers = [area[k] * self._answer(i, voxels, protocol, line[k], selects) for k in shown]
             offsets = [float(frequency[k]) + float(engine.switches.get("off_resonance", 0.0)) for k in shown]
             if not any(np.any(a) for a in answers):
                 continue

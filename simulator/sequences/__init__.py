@@ -9,6 +9,7 @@ from ...errors import InputError
 from .diffusion import diffusion_spin_echo
 from .gradient_echo import gradient_echo
 from .prepared_ute import ute_inversion, ute_saturation
+from .pulseq import pulseq_file
 from .sequence import Pool, Sequence
 from .spin_echo import spin_echo, spin_echo_dixon, turbo_spin_echo
 from .stimulated_echo import press, steam
@@ -35,6 +36,7 @@ registry: dict[str, Sequence] = {
         ute_mt,
         zte,
         zte_31p,
+        pulseq_file,
     )
 }
 

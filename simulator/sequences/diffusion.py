@@ -187,7 +187,8 @@ def _weighted(protocol: Protocol, point: int) -> Played:
     adc = sample(excitation.reference + TE)
     timeline = one_repetition(protocol, point, excitation, refocusing, *selective, *crush, *lobes, adc)
     # the echo and what a crusher leaves lie two turns apart at most
-    return Played(timeline, (point,), (0,), True, turn_length(area), 3 if area else 1)
+    across = "".join(g.axis for g in selective)
+    return Played(timeline, (point,), (0,), True, turn_length(area), 3 if area else 1, selects=across)
 
 
 def _lobes(protocol: Protocol, point: int, excitation: RF, refocusing: RF, margin: float) -> tuple[Gradient, ...]:

@@ -81,6 +81,10 @@ class Played:
     gain : float
         By what the mean signal of these spins is multiplied: `spread` over the thickness of the slice, where they reach
         beyond a slice that is excited.
+    around : ndarray (spin, 3), optional
+        Where a voxel's spins lie about its centre (m), where along z is not enough.
+    selects : str
+        Axes along which the pulses select a part of what is imaged: rung `scan` then takes each voxel at its place.
     """
 
     timeline: Timeline
@@ -90,10 +94,20 @@ class Played:
     spread: float = 0.0
     spins: int = 1
     gain: float = 1.0
+    around: NDArray[np.float64] | None = None
+    selects: str = ""
 
     def places(self) -> NDArray[np.float64]:
         """Where a voxel's spins lie along z (spin,), counted from its centre (m)."""
         return self.spread * ((np.arange(self.spins) + 0.5) / self.spins - 0.5)
+
+    def positions(self) -> NDArray[np.float64]:
+        """Where a voxel's spins lie (spin, 3), counted from its centre (m)."""
+        if self.around is not None:
+            return self.around
+        found = np.zeros((self.spins, 3))
+        found[:, 2] = self.places()
+        return found
 
 
 @dataclass(frozen=True)
