@@ -488,6 +488,8 @@ def _span(event: Event, where: str) -> tuple[str, float, float]:
     count = event.waveform.size if isinstance(event, RF) else event.samples
     if count < 1 or not (math.isfinite(event.dwell) and event.dwell > 0):
         raise InputError(f"{where}: {kind} has {count} samples of {event.dwell:g} s: expected one at least, above 0 s")
+    if kind == "RF" and event.dwell <= CLOCK:  # its samples would be one edge in time
+        raise InputError(f"{where}: RF has samples of {event.dwell:g} s: expected longer than {CLOCK:g} s")
     numbers = [event.delay, event.phase, event.frequency]
     if not np.isfinite(numbers).all() or (isinstance(event, RF) and not np.isfinite(event.waveform).all()):
         raise InputError(f"{where}: {kind} is not finite: expected numbers")
