@@ -1,10 +1,10 @@
 """Speed of the Bloch engine, against blochsimulator in the same run: `python benchmarks/bloch.py`.
 
 A pulse of 1000 samples of 4 us (a sinc of 90 degrees) on 100 000 isochromats, each with T1 (.2 to 1 s), T2 (5 to 100
-ms) and offset (-200 to 200 Hz) of its own; double precision, whole calls of `bloch.simulate`. blochsimulator (C, GPL) is
-run as a program of its own, where the Python named by `BONEMRI_BLOCHSIMULATOR`, or this one, has it. Times of one thread
-are those of the processor, so that what else runs there does not count; those of two are by the clock on the wall. The
-peak is that of a loop of fused multiply-adds.
+ms) and offset (-200 to 200 Hz) of its own; double precision, whole calls of `bloch.simulate`. blochsimulator (C, GPL)
+is run as a program of its own, where the Python named by `BONEMRI_BLOCHSIMULATOR`, or this one, has it. Times of one
+thread are those of the processor, so that what else runs there does not count; those of two are by the clock on the
+wall. The peak is that of a loop of fused multiply-adds.
 """
 
 from __future__ import annotations

@@ -296,8 +296,8 @@ def _voxels(where: str, signal: Signal, n: int) -> NDArray[np.int64] | None:
 
 
 @cache
-def _loops() -> Any:
-    return kernels.compiled(Path(__file__).with_name("isochromat_steps.py"))
+def _compiled(name: str) -> Any:
+    return kernels.compiled(Path(__file__).with_name(name))
 
 
 def _known(spins: Isochromats, index: Index) -> Floats:
@@ -317,7 +317,7 @@ def _known(spins: Isochromats, index: Index) -> Floats:
 def _play(parts: Sequence[program.Program | program.Loop], known: Floats, state: Floats, taken: Complexes) -> None:
     """Take a state through the parts; it changes in place, and `taken` (sample, column, spin) is filled."""
     columns, n = state.shape[1:]
-    loops, done = _loops(), 0
+    loops, done = _compiled("isochromat_steps.py"), 0
     scratch = np.empty((loops.WORK, loops.WIDTH))
     many = known if columns == 1 else np.tile(known, columns)
     if columns > 1:  # the linear columns of a map have no equilibrium to go to
@@ -331,7 +331,7 @@ def _play(parts: Sequence[program.Program | program.Loop], known: Floats, state:
             loops.play(part.code, part.value, part.rf, many, flat, signal, scratch)
         elif part.phases.size * columns >= _MAPPED_FROM:
             linear, reading = _map(part.body, known)
-            loops.repeat(linear, reading, part.phases, state, here)
+            _compiled("isochromat_repeats.py").repeat(linear, reading, part.phases, state, here)
         else:
             size = part.samples // part.phases.size
             for k, phase in enumerate(part.phases):
