@@ -18,7 +18,7 @@ from bonemri.simulator import equations, sequences, tissues
 from bonemri.simulator.acquisition import Protocol, protocols, pulses
 from bonemri.simulator.acquisition.timeline import Block
 from bonemri.simulator.constants import GYROMAGNETIC, PROTON
-from bonemri.simulator.engines import bloch
+from bonemri.simulator.engines import bloch, exchange
 from bonemri.simulator.engines.isochromats import Isochromats
 from bonemri.simulator.sequences import Pool, preparation
 from bonemri.simulator.sequences.ute_2d import half_pulse
@@ -278,6 +278,29 @@ def test_stair_shows_bound_water_and_nulls_pore_water() -> None:
     assert bound > 0.08 and all(abs(p) < bound / 3 for p in pore) and pore[0] > pore[1] > pore[2]
     assert abs(played(scan, pool(T1=0.25, T2=3e-3))[0]) < bound / 3
     assert played(scan, pool("bound_water", 0.112, 0.35e-3))[0].real == pytest.approx(bound, rel=0.1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.545])
+def test_transfer_from_collagen_needs_exchange(fraction: float) -> None:
+    """The rates of Ma 2018: with collagen the signal falls with power and towards resonance, and by far more than by
+    direct saturation alone, which is all that is left without it, and all that the closed form has."""
+    scan = protocols.ute_mt
+    back = 11.5 * (1 - fraction) / fraction if fraction else 0.0
+    if fraction:
+        tissue = exchange.Pools(T1=[1 / 8.9, 1.0], T2=[4e-4, 15.4e-6], density=[1 - fraction, fraction],
+                                rates=[[0, 11.5], [back, 0]], lineshape=["", "super_lorentzian"])  # fmt: skip
+    else:
+        tissue = exchange.Pools(T1=1 / 8.9, T2=4e-4, density=1.0, rates=[[0.0]])
+    signal = np.array([
+        exchange.steady_state(part.timeline, tissue).signal[0, list(part.samples)].mean()
+        for part in sequences.get(scan.sequence).played(scan)
+    ]).real.reshape(3, 5)  # fmt: skip
+    assert (np.diff(signal, axis=1) > 0).all() and (np.diff(signal, axis=0) < 0).all()
+    alone = closed(scan, pool("bound_water", 1 / 8.9, 4e-4))[0].real.reshape(3, 5)
+    if fraction:
+        assert np.all((signal / signal[0, -1] < alone / alone[0, -1] - 0.05)[1:, 2])  # 10 kHz: collagen is saturated
+    else:
+        np.testing.assert_allclose(signal, alone, rtol=0.02)
 
 
 # ---- half pulses -----------------------------------------------------------------------------------------------------
