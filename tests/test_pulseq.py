@@ -577,6 +577,32 @@ def test_what_cannot_be_read_is_told_in_one_line(text, message, tmp_path):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@settings(max_examples=120, deadline=None)
+@given(
+    version=st.sampled_from([(1, 2), (1, 4), (1, 5)]),
+    place=st.floats(0.0, 1.0),
+    damage=st.sampled_from(["cut", "drop line", "drop word", "-1", "0", "1e9", "nan", "word", "7"]),
+)
+def test_no_damage_does_more_than_an_error(version, place, damage, tmp_path_factory):
+    """A file cut off, a line lost, a word lost or changed: a timeline, or an InputError of one line; no hang."""
+    text = by_hand(version)
+    if damage == "cut":
+        text = text[: int(place * len(text))]
+    elif damage == "drop line":
+        lines = text.splitlines(keepends=True)
+        del lines[int(place * (len(lines) - 1))]
+        text = "".join(lines)
+    else:
+        words = list(re.finditer(r"\S+", text))
+        word = words[int(place * (len(words) - 1))]
+        text = text[: word.start()] + ("" if damage == "drop word" else damage) + text[word.end() :]
+    (path := tmp_path_factory.mktemp("damaged") / "damaged.seq").write_text(text)
+    try:
+        assert pulseq.read(path).duration >= 0
+    except InputError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+
+
 def test_an_unused_extension_is_no_obstacle(tmp_path):
     (path := tmp_path / "unused.seq").write_text(ROTATED.replace("5 30 0 1 2 0 1 1", "5 30 0 1 2 0 1 0"))
     assert pulseq.read(path).samples == 20

@@ -157,9 +157,9 @@ def _parsed(path: Path, text: str) -> Any:
             grad_raster_time=10e-6, rf_raster_time=1e-6, adc_raster_time=100e-9, block_duration_raster=10e-6
         )
         sequence = pypulseq.Sequence(system)
-        # a copy that ends in empty lines: pypulseq reads on for ever past the end of a shape that is cut off
+        # a copy that ends in a section of its own: pypulseq reads on for ever past the end of a shape that is cut off
         copy = Path(folder) / "copy.seq"
-        copy.write_text(text + "\n\n", encoding="utf-8")
+        copy.write_text(f"{text}\n\n[SIGNATURE]\nType none\n\n", encoding="utf-8")
         try:
             # its removal of duplicates rounds the amplitudes
             sequence.read(str(copy), remove_duplicates=False)
@@ -201,8 +201,8 @@ class _File:
         edges = events.Edges(self.sequence, self.version)
         for number, row in self.sequence.block_events.items():
             where = f"{self.path}: block {number} at {time:g} s"
-            duration = self._duration(number, int(row[6]), where)
             try:
+                duration = self._duration(number, int(row[6]))
                 found.append(self._token(number, [int(i) for i in row], duration, edges))
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
@@ -244,7 +244,7 @@ class _File:
             g
             for axis, edge in zip("xyz", outer, strict=True)
             if (given := getattr(played, f"g{axis}")) is not None
-            and (g := events.gradient(axis, given, self.gamma, self.sequence.grad_raster_time, edge)) is not None
+            and (g := events.gradient(axis, given, self.gamma, edge)) is not None
         ]
         made: list[Any] = [*gradients]
         if played.rf is not None:
@@ -258,29 +258,35 @@ class _File:
             raise InputError(str(error).partition("at 0 s: ")[2] or str(error)) from None
         return block
 
-    def _duration(self, number: int, extension: int, where: str) -> float:
+    def _duration(self, number: int, extension: int) -> float:
         """How long a block lasts (s): what the file says, or the soft delay that was chosen."""
         # get_block states 0 for files older than 1.4
         duration = float(self.sequence.block_durations[number])
         names = dict(zip(self.sequence.extension_numeric_idx, self.sequence.extension_string_idx, strict=True))
+        seen: set[int] = set()
         while extension:
+            if extension in seen:
+                raise InputError(f"extension {extension} leads back to itself: expected a list that ends")
+            seen.add(extension)
             kind, reference, extension = (int(v) for v in self.sequence.extensions_library.data[extension])
             name = names.get(kind, self.strange.get(kind, f"number {kind}"))
             if name == SOFT_DELAY:
-                _, offset, factor, hint = self.sequence.soft_delay_library.data[reference]
-                if hint not in self.delays:
-                    raise InputError(
-                        f"{where}: soft delay {hint}, {duration:g} s unless changed: expected its value, "
-                        f"delays={{{hint!r}: ...}} (s)"
-                    )
-                duration = self.delays[hint] / factor + offset
-                if not (math.isfinite(duration) and duration >= 0):
-                    raise InputError(f"{where}: soft delay {hint} of {self.delays[hint]!r} s makes a block of "
-                                     f"{duration:g} s: expected 0 s or more")  # fmt: skip
+                duration = self._chosen(reference, duration)
             elif name not in HARMLESS:
-                raise InputError(
-                    f"{where}: extension {name} is not supported: expected labels, triggers or soft delays"
-                )
+                raise InputError(f"extension {name} is not supported: expected labels, triggers or soft delays")
+        return duration
+
+    def _chosen(self, reference: int, default: float) -> float:
+        """Length of a block whose soft delay is the user's (s)."""
+        _, offset, factor, hint = self.sequence.soft_delay_library.data[reference]
+        if hint not in self.delays:
+            raise InputError(
+                f"soft delay {hint}, {default:g} s unless changed: expected its value, delays={{{hint!r}: ...}} (s)"
+            )
+        duration = float(self.delays[hint] / factor + offset)
+        if not (math.isfinite(duration) and duration >= 0):
+            value = self.delays[hint]
+            raise InputError(f"soft delay {hint} of {value!r} s makes a block of {duration:g} s: expected 0 s or more")
         return duration
 
 

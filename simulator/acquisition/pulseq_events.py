@@ -83,7 +83,7 @@ def _use(rf: Any, made: RF, gradients: bool) -> str:
 # -- gradients
 
 
-def gradient(axis: str, given: Any, gamma: float, raster: float, edge: tuple[float, float] | None) -> Gradient | None:
+def gradient(axis: str, given: Any, gamma: float, edge: tuple[float, float] | None) -> Gradient | None:
     """The gradient of an axis, None where it is 0 throughout.
 
     Parameters
@@ -93,8 +93,6 @@ def gradient(axis: str, given: Any, gamma: float, raster: float, edge: tuple[flo
         pypulseq's trapezoid, or waveform with the times of its points.
     gamma : float
         Hz/T.
-    raster : float
-        Gradient raster (s).
     edge : tuple of float, optional
         What a waveform sampled in the middles of the raster has at its edges (Hz/m).
     """
