@@ -149,7 +149,8 @@ class ADC:
     @property
     def times(self) -> Floats:
         """Time of each sample, from the start of the block (s)."""
-        return self.delay + (np.arange(self.samples) + 0.5) * self.dwell
+        times: Floats = self.delay + (np.arange(self.samples, dtype=np.float64) + 0.5) * self.dwell
+        return times
 
 
 @dataclass(frozen=True)
