@@ -553,6 +553,8 @@ BAD = [
     (GOOD.replace("[TRAP]", "[TRAPEZE]"), "pypulseq cannot read it (ValueError: Unknown section code: [TRAPEZE])"),
     (GOOD.replace("1 250 1 2", "1 two 1 2"), "pypulseq cannot read it (ValueError"),
     (re.sub(r"\[BLOCKS\]\n(.*\n)*?\n", "[BLOCKS]\n\n", GOOD), "no blocks: expected at least one"),
+    # pypulseq alone would read on for ever
+    (GOOD[: GOOD.index("1\n-0.25")], "pypulseq cannot read it (ValueError: could not convert string to float"),
     (GOOD[: GOOD.index("-0.25")], "block 2 at 0.0002 s: its events cannot be made (AssertionError"),
     (
         GOOD.replace("2 30 0 1 2 0 1 0", "2 30 0 1 2 0 9 0"),
