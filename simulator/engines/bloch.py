@@ -40,7 +40,7 @@ Index = slice | NDArray[np.int64]
 _MAPPED_FROM = 6  # played columns from which a map, which takes four, is cheaper than playing a body each time
 _TILE = 256  # isochromats of a tile of the compiled loops
 _SPINS = 4096  # most isochromats of a piece of work of one thread
-_KEPT = 4e6  # most samples, of all isochromats and columns, that such a piece keeps
+_KEPT = 1e6  # most samples, of all isochromats and columns, that such a piece keeps
 
 
 @dataclass(frozen=True, eq=False)

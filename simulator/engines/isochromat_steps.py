@@ -14,7 +14,7 @@ import math
 
 from numba import njit, types
 
-from bonemri.simulator.lanes import FASTMATH, cos, exp, expm1, inlined, rows, sin
+from ..lanes import FASTMATH, cos, exp, expm1, inlined, rows, sin
 
 WIDTH = 128  # isochromats of a tile: their state and constants stay in the first cache
 CHUNK = 4  # steps of a run between two loads of the state
@@ -44,18 +44,30 @@ def _frequency(w, i, carrier, gx, gy, gz):
     return w[OFFSET, i] - carrier + gx * w[PX, i] + gy * w[PY, i] + gz * w[PZ, i]
 
 
+FREE_COS, FREE_SIN, FREE_DECAY, FREE_RECOVERED = range(K, K + 4)
+
+
 @stage
-def _free(w, dt, carrier, gx, gy, gz):
-    """Precession and relaxation during dt, exact."""
+def _free_constants(w, dt, carrier, gx, gy, gz):
     w = rows(w, (WORK, WIDTH))
     for i in range(WIDTH):
         phi = _turned(_frequency(w, i, carrier, gx, gy, gz) * dt)
         e2 = exp(-dt * w[R2, i])
-        a, b = e2 * cos(phi), e2 * sin(phi)
-        x, y, z = w[MX, i], w[MY, i], w[MZ, i]
+        w[FREE_COS, i], w[FREE_SIN, i] = e2 * cos(phi), e2 * sin(phi)
+        recovered = -expm1(-dt * w[R1, i])
+        w[FREE_DECAY, i], w[FREE_RECOVERED, i] = 1.0 - recovered, recovered * w[DENSITY, i]
+
+
+@stage
+def _free(w):
+    """Precession and relaxation, exact, during the time of the constants."""
+    w = rows(w, (WORK, WIDTH))
+    for i in range(WIDTH):
+        a, b = w[FREE_COS, i], w[FREE_SIN, i]
+        x, y = w[MX, i], w[MY, i]
         w[MX, i] = a * x - b * y
         w[MY, i] = b * x + a * y
-        w[MZ, i] = z + (z - w[DENSITY, i]) * expm1(-dt * w[R1, i])
+        w[MZ, i] = w[FREE_DECAY, i] * w[MZ, i] + w[FREE_RECOVERED, i]
 
 
 @stage
@@ -362,7 +374,8 @@ def _run(w, kind, dt, carrier, gx, gy, gz, before, after, rf, first, last):
         _varying(w, dt, carrier, rf, first, last)
         _turn(w, after)
         return
-    _free(w, 0.5 * dt, carrier, gx, gy, gz)
+    _free_constants(w, 0.5 * dt, carrier, gx, gy, gz)
+    _free(w)
     if kind == CORRECTED:
         _corrected_constants(w, dt, carrier, gx, gy, gz)
         _corrected(w, rf, first, last)
@@ -373,7 +386,8 @@ def _run(w, kind, dt, carrier, gx, gy, gz, before, after, rf, first, last):
         else:
             _pulse_b1(w, rf, first, last)
     # every step has been followed by a whole step of precession: the last one by half of it too much
-    _free(w, -0.5 * dt, carrier, gx, gy, gz)
+    _free_constants(w, -0.5 * dt, carrier, gx, gy, gz)
+    _free(w)
     _turn(w, after)
 
 
@@ -403,6 +417,7 @@ def play(code, value, rf, spins, state, signal, work):
         for j in range(3):
             for i in range(WIDTH):
                 w[MX + j, i] = state[j, v0 + min(i, used - 1)]
+        fresh = -1  # the instruction whose precession the constants hold
         phased = False
         for i in range(WIDTH):
             phased = phased or w[B1_COS, i] != 1.0
@@ -411,7 +426,13 @@ def play(code, value, rf, spins, state, signal, work):
             dt, carrier, before, after = value[n, 0], value[n, 1], value[n, 5], value[n, 6]
             gx, gy, gz = value[n, 2], value[n, 3], value[n, 4]
             if kind == FREE:
-                _free(w, dt, carrier, gx, gy, gz)
+                same = fresh >= 0
+                for j in range(5):
+                    same = same and value[n, j] == value[fresh, j]
+                if not same:
+                    _free_constants(w, dt, carrier, gx, gy, gz)
+                    fresh = n
+                _free(w)
             elif kind == SAMPLE:
                 c, s, k = math.cos(before), -math.sin(before), code[n, 3]
                 for i in range(used):
@@ -423,6 +444,7 @@ def play(code, value, rf, spins, state, signal, work):
                 for i in range(WIDTH):
                     w[MX, i] = w[MY, i] = 0.0
             else:
+                fresh = -1
                 if phased:
                     _turn_by_transmit_phase(w, -1.0)
                 _run(w, kind, dt, carrier, gx, gy, gz, before, after, rf, first, last)

@@ -158,6 +158,7 @@ def _program(blocks: Sequence[Block], gamma: float, stepping: Stepping) -> Progr
     value: list[tuple[float, ...]] = []
     rf: list[Floats] = []
     played = samples = 0
+    waits: list[tuple[float, ...]] = []
     still = (0.0, 0.0, 0.0, 0.0, 0.0)
     for block in blocks:
         cut = steps(block)
@@ -172,8 +173,13 @@ def _program(blocks: Sequence[Block], gamma: float, stepping: Stepping) -> Progr
                 rf.append(table)
                 played += len(table)
             elif cut.duration[a] > 0:
+                wait = (cut.duration[a], cut.carrier[a], *gradient[a], 0.0, 0.0)
+                # samples stand evenly but for rounding: alike steps are made the same, and worked out once
+                if len(waits) and np.allclose(wait, waits[-1], rtol=1e-10, atol=0.0):
+                    wait = waits[-1]
+                waits.append(wait)
                 code.append((FREE, 0, 0, -1))
-                value.append((cut.duration[a], cut.carrier[a], *gradient[a], 0.0, 0.0))
+                value.append(wait)
             last = b - 1
             if cut.turn[last] != 0:
                 code.append((ROTATE, 0, 0, -1))
