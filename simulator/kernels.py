@@ -67,13 +67,13 @@ def _text(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def module(stem: str, key: str, source: str | Callable[[], str]) -> ModuleType:
+def module(stem: str, key: str, source: str | Callable[[], str], package: str = __package__) -> ModuleType:
     """The module `stem` of the cache, written when absent; `source` is its text, or a function that prints it.
 
-    The module lives in this package by name, so that its relative imports work, and numba keeps its machine code
+    The module lives in the package by name, so that its relative imports work, and numba keeps its machine code
     beside it. It is written beside and renamed, so that two processes cannot meet half a file.
     """
-    name = f"{__package__}._{stem}_{key}"
+    name = f"{package}._{stem}_{key}"
     with _LOADING:  # a module is known by its name before it has run: a second thread must not see it half-way
         return sys.modules[name] if name in sys.modules else _load(name, stem, key, source)
 
@@ -99,9 +99,10 @@ def _load(name: str, stem: str, key: str, source: str | Callable[[], str]) -> Mo
 
 @cache
 def compiled(file: Path) -> ModuleType:
-    """A source file of this package as a cached module (`sweep.py`, `levenberg.py`: loops that take any kernel)."""
+    """A source file of ours as a cached module of the package it stands in: loops (`sweep.py`, `levenberg.py`)."""
     text = file.read_text(encoding="utf-8")
-    return module(file.stem, digest(text), text)
+    package = ".".join([__package__.rpartition(".")[0], *file.parent.relative_to(_HERE.parent).parts])
+    return module(file.stem, digest(text), text, package)
 
 
 def channels(expression: sympy.Expr) -> list[sympy.Expr]:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
-from bonemri.simulator import kernels
 from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
 from bonemri.simulator.engines import bloch, epg, epg_exchange, exchange
 from bonemri.simulator.engines.isochromats import Isochromats
@@ -506,9 +505,9 @@ def test_bits_do_not_depend_on_threads(monkeypatch):
 @pytest.mark.parametrize(("file", "loop"), [("epg_train", "turn"), ("epg_pools", "mix"), ("epg_pools", "rotate")])
 def test_loops_over_tissues_are_vectorised(file, loop):
     """An uncached compile multiplies in packed doubles; a scalar copy stands by for arrays that overlap."""
-    text = (Path(kernels.__file__).parent / f"{file}.py").read_text()
+    text = (Path(epg.__file__).parent / f"{file}.py").read_text()
     text = text[: text.rindex("@njit(")]  # the loops, without the train that calls them
-    text = text.replace("cache=True", "cache=False").replace("from .", "from bonemri.simulator.")
+    text = text.replace("cache=True", "cache=False").replace("from ..", "from bonemri.simulator.")
     scope: dict = {"__name__": "loops_under_test"}
     exec(text, scope)
     assembly = scope[loop].inspect_asm(scope[loop].signatures[0])

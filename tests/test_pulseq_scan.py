@@ -65,7 +65,7 @@ def test_a_file_is_played_on_both_rungs(tmp_path: Path) -> None:
     engine, image = (scan(bone, file, rung=rung) for rung in ("engine", "scan"))
     assert engine.dims == image.dims == ("z", "y", "x", "time")
     assert engine.sizes["time"] == N * N and image.sizes["time"] == 1
-    # the sample at k = 0 is the steady state of the gradient echo; a repetition lasts about .4 s, e^-10 of T2 is left: 5e-5
+    # the sample at k = 0 is a steady state: a repetition lasts about .4 s, which leaves e^-10 = 5e-5 of T2
     centre = N // 2 * N + N // 2
     lasts = 1e-5 + 1e-3 + N * DWELL + 2 * RISE + 0.4
     E1 = math.exp(-lasts / T1)

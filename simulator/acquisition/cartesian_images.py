@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from ...errors import InputError
@@ -92,6 +91,8 @@ def to_grid(data: Complexes, trajectory: Trajectory) -> tuple[Complexes, NDArray
 
 def to_image(grid: Complexes, trajectory: Trajectory) -> Complexes:
     """The discrete form of the integral of grid x exp(-i 2 pi k r) over k, with voxels about the centre."""
+    from scipy.fft import fft
+
     out: Complexes = np.asarray(grid)
     axes = range(3 - trajectory.dimensions, 3)
     for axis in axes:
@@ -99,7 +100,7 @@ def to_image(grid: Complexes, trajectory: Trajectory) -> Complexes:
         i, shape = np.arange(n), [-1 if a == axis else 1 for a in range(3)]
         centre = 0.5 * (n - 1)
         out = out * np.exp(2j * np.pi * i * centre / n).reshape(shape)
-        out = scipy.fft.fft(out, axis=axis - 3, workers=threads.count(), overwrite_x=True)
+        out = fft(out, axis=axis - 3, workers=threads.count(), overwrite_x=True)
         out *= (np.exp(2j * np.pi * (n // 2) * (i - centre) / n) / trajectory.fov[axis]).reshape(shape)
     return out
 

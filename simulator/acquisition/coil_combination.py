@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
-from scipy.ndimage import uniform_filter
 
 from ...errors import InputError
 from .kspace import cholesky
@@ -46,6 +44,8 @@ def prewhiten(values: Complexes, covariance: Any, *, coil_axis: int = 1) -> Comp
     """
     n = values.shape[coil_axis]
     first = np.moveaxis(np.asarray(values), coil_axis, 0)
+    from scipy.linalg import solve_triangular
+
     white = solve_triangular(cholesky(covariance, n), first.reshape(n, -1), lower=True)
     return np.moveaxis(white.reshape(first.shape), 0, coil_axis)
 
@@ -110,6 +110,8 @@ def adaptive(
     ----------
     Walsh et al., Magn Reson Med 43:682 (2000), doi:10.1002/(SICI)1522-2594(200005)43:5<682::AID-MRM10>3.0.CO;2-G.
     """
+    from scipy.ndimage import uniform_filter
+
     if np.ndim(images) not in (4, 5):
         raise InputError(f"adaptive: images has shape {np.shape(images)}: expected (coil, z, y, x), echoes before")
     block = whole("adaptive", "block", block)

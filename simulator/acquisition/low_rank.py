@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr, svd
 
 from ...errors import InputError
 from .. import threads
@@ -84,6 +83,8 @@ def expand(frequency: Floats, rate: Floats, turning: Floats, decaying: Floats, *
     """
     if not 1e-12 <= precision < 1:
         raise InputError(f"precision is {precision!r}: expected from 1e-12 to below 1")
+    from scipy.linalg import qr, svd
+
     for name, values in (("field", frequency), ("R2", rate), ("times", turning), ("times", decaying)):
         if not np.isfinite(values).all():
             raise InputError(f"{name} is not finite: expected numbers in every voxel that has signal")

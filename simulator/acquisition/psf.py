@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import j0
 
 from ...errors import InputError
 from .readout import Trajectory
@@ -49,6 +47,8 @@ def radial(
     """
     edges, k = _pieces(trajectory)
     node, weight = np.polynomial.legendre.leggauss(NODES)
+    from scipy.special import j0
+
     middle, half = 0.5 * (edges[1:] + edges[:-1]), 0.5 * np.diff(edges)
     times = (middle[:, None] + half[:, None] * node).ravel()
     width = (half[:, None] * weight).ravel()
@@ -72,6 +72,8 @@ def fwhm(trajectory: Trajectory, *, R2star: float = 0.0, offset: float = 0.0) ->
     InputError
         As `radial`.
     """
+    from scipy.optimize import brentq
+
     peak = abs(radial(trajectory, 0.0, R2star=R2star, offset=offset))
 
     def above(distance: float) -> float:

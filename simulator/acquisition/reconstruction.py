@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from ...errors import InputError
@@ -228,17 +227,21 @@ class _Toeplitz:
         shape = tuple(2 * n[a] if a in self.axes else 1 for a in range(3))
         # on an even grid our voxels lie half a voxel beside the whole differences of place: moved back by `center`
         center = [-0.5 * size[a] if a in self.axes else 0.0 for a in (2, 1, 0)]
+        from scipy.fft import fftn, ifftshift
+
         fourier = Fourier(trajectory.k, shape, size, eps=eps, center=center, planar=planar)
         spread = fourier.adjoint(weight.astype(complex)) * _cell(trajectory)
-        self.spectrum = scipy.fft.fftn(scipy.fft.ifftshift(spread, self.axes), axes=self.axes)
+        self.spectrum = fftn(ifftshift(spread, self.axes), axes=self.axes)
         self.inside = tuple(slice(0, m) for m in n)
         self.shape = [2 * n[a] for a in self.axes]
 
     def __call__(self, image: Complexes) -> Complexes:
+        from scipy.fft import fftn, ifftn
+
         workers = threads.count()
-        spectrum = scipy.fft.fftn(image, self.shape, axes=self.axes, workers=workers)
+        spectrum = fftn(image, self.shape, axes=self.axes, workers=workers)
         spectrum *= self.spectrum
-        back: Complexes = scipy.fft.ifftn(spectrum, axes=self.axes, workers=workers, overwrite_x=True)
+        back: Complexes = ifftn(spectrum, axes=self.axes, workers=workers, overwrite_x=True)
         return back[self.inside]
 
 

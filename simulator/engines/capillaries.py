@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import qmc
 
 from ...errors import InputError
 from .. import threads
@@ -133,6 +132,8 @@ def _paths(
     segment v u.(P(end) - P(start)) with P the integral of M. Averaged over its direction u that leaves a sinc, and as
     the directions are independent, of the path a product of sincs.
     """
+    from scipy.stats import qmc
+
     quasi = QUASI if lengths == "exponential" else 1
     numbers = qmc.Sobol(1 + quasi, rng=rng).random(count)
     v = speeds[np.minimum((numbers[:, 0] * speeds.size).astype(int), speeds.size - 1)]

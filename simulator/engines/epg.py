@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import threads
 from .epg_arguments import each_pulse, number_of, phases_of, times_of, tissues_of, train_of
 
-_KERNEL = Path(__file__).parent.parent / "epg_train.py"
+_KERNEL = Path(__file__).with_name("epg_train.py")
 _BLOCK = 256  # tissues of a block: a multiple of the lanes, so that a tissue's neighbours never change
 
 Complexes = NDArray[np.complex128]

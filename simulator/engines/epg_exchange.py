@@ -21,7 +21,7 @@ from ...errors import InputError
 from .. import threads
 from .epg_arguments import each_pulse, number_of, phases_of, times_of, tissues_of, train_of
 
-_KERNEL = Path(__file__).parent.parent / "epg_pools.py"
+_KERNEL = Path(__file__).with_name("epg_pools.py")
 _BLOCK = 256  # tissues of a block: a multiple of the lanes
 
 Complexes = NDArray[np.complex128]

@@ -4,7 +4,7 @@ import math
 
 from numba import njit, types
 
-from bonemri.simulator.lanes import FASTMATH
+from ..lanes import FASTMATH
 
 _F1, _F3, _C3 = types.float64[::1], types.float64[:, :, ::1], types.complex128[:, :, ::1]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.csgraph import connected_components
 
 from ...errors import InputError
 from . import lineshapes
@@ -185,6 +184,8 @@ class Pools:
 
     def separate(self) -> list[NDArray[np.int64]]:
         """Numbers of the pools that exchange with each other, set by set; solid pools alone go with the first set."""
+        from scipy.sparse.csgraph import connected_components
+
         count, label = connected_components((self.rates > 0).any(axis=0), directed=False)
         sets = [np.flatnonzero(label == k) for k in range(count)]
         wet = [s for s in sets if not self.solid[s].all()]

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit, types
 
-from bonemri.simulator.lanes import FASTMATH
+from ..lanes import FASTMATH
 
 GROUP = 64
 LARGEST = (0.04, 0.3, 0.75)  # norm up to which Taylor's polynomial of degree 8, 12, 16 errs by less than 3e-17

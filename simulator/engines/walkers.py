@@ -177,7 +177,7 @@ def walk(
     starts = medium.starts(count, np.random.Generator(np.random.PCG64(int(streams[3]))))
     sigma = math.sqrt(2 * d * points[1])
     phase, turned, depth = np.zeros((count, waves)), np.zeros(count), np.zeros(count)
-    loops = kernels.compiled(Path(__file__).parent.parent / "walk.py")
+    loops = kernels.compiled(Path(__file__).with_name("walk.py"))
 
     def line(axis: int, width: float, start: Floats, part: Floats) -> None:
         along = np.ascontiguousarray(part)

@@ -5,10 +5,10 @@
 
 from ...errors import InputError
 from ..symbolic import Equation
-from . import diffusion, relaxation, ute
+from . import diffusion, dixon, relaxation, ute
 
 registry: dict[str, Equation] = {
-    e.name: e for page in (relaxation, diffusion, ute) for e in vars(page).values() if isinstance(e, Equation)
+    e.name: e for page in (relaxation, diffusion, ute, dixon) for e in vars(page).values() if isinstance(e, Equation)
 }
 
 

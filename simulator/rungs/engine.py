@@ -203,7 +203,8 @@ def dephased(plan: tuple[Played, ...], points: int) -> Floats:
     for part in plan:
         at = part.timeline.sample_times()
         for point, sample in zip(part.points, part.samples, strict=True):
-            total[point] += abs(np.trapezoid(*moments.pathway(part.timeline, float(at[sample]))[::-1]))
+            times, sign = moments.pathway(part.timeline, float(at[sample]))
+            total[point] += abs(np.diff(times) @ (sign[1:] + sign[:-1]) / 2)
             count[point] += 1
     return total / count
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 from ...errors import InputError
 from ..acquisition import moments
@@ -147,6 +146,8 @@ def blood_attenuation(
     if distinct.size <= NODES:
         found = np.stack([left(D) for D in distinct])[row]
     else:
+        from scipy.interpolate import CubicSpline
+
         nodes = np.linspace(math.sqrt(distinct[0]), math.sqrt(distinct[-1]), NODES)
         found = CubicSpline(nodes, np.stack([left(n * n) for n in nodes]))(np.sqrt(values))
     return found if np.ndim(D_star) else found[0]

@@ -9,7 +9,7 @@ pulse's frame.
 import numpy as np
 from numba import njit, types
 
-from .lanes import FASTMATH, LANES, cos, exp, rows, sin
+from ..lanes import FASTMATH, LANES, cos, exp, rows, sin
 
 _F1 = types.Array(types.float64, 1, "C", readonly=True)
 _F2 = types.float64[:, ::1]

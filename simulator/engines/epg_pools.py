@@ -7,7 +7,7 @@ about y of their own frame. The second pool may be bound: it has longitudinal or
 import numpy as np
 from numba import njit, types
 
-from .lanes import FASTMATH, LANES, rows
+from ..lanes import FASTMATH, LANES, rows
 
 _I1 = types.Array(types.int64, 1, "C", readonly=True)
 _F1 = types.Array(types.float64, 1, "C", readonly=True)
