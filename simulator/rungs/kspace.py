@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ..acquisition import coils, density_compensation, reconstruction
 from ..acquisition.coil_combination import adaptive, combine, prewhiten, root_sum_of_squares
-from ..acquisition.kspace import PoolMap, acquire, add_noise
+from ..acquisition.grid import Grid
+from ..acquisition.kspace import PoolMap, add_noise
 from ..acquisition.protocol import Protocol
 from ..acquisition.scanner import Scanner
 from ..acquisition.trajectory import Trajectory
@@ -77,21 +78,20 @@ class KSpace:
         maps = self._maps(protocol, plan[0].timeline.nucleus, "".join({part.selects for part in plan}))
         ways = self.trajectories(protocol)
         groups = {id(way): [p for p, other in enumerate(ways) if other is way] for way in ways}
+        # B1+ has acted in the pulses; a map of the field may hold NaN where there is no object
+        field = None if self.scanner.b0 is None else self.scanner.offset(self.grid.shape)
+        scanner = dataclasses.replace(self.scanner, b0=field, b1=None, coils=self.coils(protocol))
         found = []
         for done, points in enumerate(groups.values()):
-            meant = ways[points[0]]
-            real, phase = self.scanner.actual(meant)
-            data = acquire(
-                real,
+            data = scanner.acquire(
+                ways[points[0]],
                 [_at(m, points) for m in maps],
-                self.size,
-                coils=None if self.coils(protocol) is None else self.coils(protocol).sensitivities,
-                field=None if self.scanner.b0 is None else self.scanner.offset(self.grid.shape),
+                Grid(self.grid.shape, self.size),
+                protocol.field_strength,
                 dephased=since[points],
                 progress=None if progress is None else lambda part, d=done: progress((d + part) / len(groups)),
             )
-            data *= np.exp(1j * phase)
-            found.append((meant, tuple(points), data))
+            found.append((ways[points[0]], tuple(points), data))
         return found
 
     def coils(self, protocol: Protocol) -> coils.Coils | None:
@@ -155,7 +155,7 @@ class KSpace:
 
     def noise_of_samples(self, way: Trajectory, noise_sd: float) -> float:
         """SD of the noise of a sample, per real channel, that gives the image of a coil the SD `noise_sd`."""
-        return noise_sd / float(np.sqrt((density_compensation.weights(way) ** 2).sum()))
+        return noise_sd / density_compensation.noise_gain(density_compensation.weights(way))
 
     def noisy(
         self,
