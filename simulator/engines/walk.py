@@ -13,7 +13,7 @@ from numba import njit, types
 
 from ..lanes import FASTMATH, LANES, _as_float, _as_int, cos, inlined, rows, sin
 
-MIRRORS = 10_000  # reflections in a step, after which a walker that creeps along the wall stays there
+MIRRORS = 1_000  # reflections in a step, after which a walker that creeps along the wall stays there
 NORMALS = 6  # rows of normal numbers drawn at a time: whole steps of 1, 2 and 3 dimensions
 
 _F1, _F2, _F3 = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
