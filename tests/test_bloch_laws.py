@@ -196,7 +196,7 @@ def test_steps_err_less_than_stated(seed, dwell, phased, peak, offset, shared):
 @settings(max_examples=8, deadline=None)
 @given(seed=SEEDS, slope=st.floats(-0.04, 0.04))
 def test_a_gradient_that_changes_during_the_pulse(seed, slope):
-    """A ramp, of which each sample of RF sees the middle: exact to rounding, steps to 2e-5."""
+    """A ramp, of which each sample of RF sees the middle: exact to rounding, steps to what is of fourth order."""
     rng = np.random.default_rng(seed)
     n, dwell = 30, 1e-5
     place = rng.uniform(-0.01, 0.01, (2, 3))
@@ -208,7 +208,8 @@ def test_a_gradient_that_changes_during_the_pulse(seed, slope):
     block = Block(RF(wave, dwell), Gradient("y", [0, n * dwell], [0, slope]))
     np.testing.assert_allclose(bloch.propagator(block, spins), expected[:, :3], atol=1e-11)
     stepped = bloch.propagator(block, spins, exact=False)
-    np.testing.assert_allclose(stepped, expected[:, :3], atol=2e-5)
+    # 2e-7 is the most over 75 of these pulses; without the shift of the precession it would be 9e-5
+    np.testing.assert_allclose(stepped, expected[:, :3], atol=1e-6)
 
 
 @pytest.mark.parametrize("shared", [True, False])
