@@ -12,7 +12,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ import xarray as xr
 from .. import __version__
 from ..errors import InputError
 from ..simulator.acquisition import Protocol
-from ..simulator.symbolic import Equation
+from ..simulator.acquisition.protocol import ECHO_TIMES
+from ..simulator.model import Model
+from ..simulator.tissues import BODY_TEMPERATURE
 from .status import Status, attributes
 
 Core = Callable[..., dict[str, Any]]
@@ -40,7 +42,7 @@ class Estimator:
         Method name (hyphens), and in words.
     modality : str
         `diffusion`, ...
-    model : Equation
+    model : Model
         The fitted model.
     quantities : dict
         Name of each estimated quantity to (unit, long name).
@@ -56,6 +58,11 @@ class Estimator:
         Protocol values that the core reads besides the model's settings, where the scan states them.
     measurand : dict
         Quantity to measurand, where the fitted value is weighted by the protocol (`f` to `f_app`).
+    signal : {"magnitude", "complex", "either"}
+        What it takes: magnitudes, complex data, or complex data and magnitudes alike. Complex data go to the core as
+        they are; the noise SD is that of each real channel.
+    extras : dict
+        Quantities that an option adds, as `quantities`.
     spatial : bool
         Whether a voxel's estimate depends on the other voxels even where sigma is given (a field map solved over the
         image). The core then gets the whole (z, y, x, point) array, with `mask` as a keyword, and returns images.
@@ -64,7 +71,7 @@ class Estimator:
     name: str
     title: str
     modality: str
-    model: Equation
+    model: Model
     quantities: Mapping[str, tuple[str, str]]
     core: Core
     source: str
@@ -72,6 +79,8 @@ class Estimator:
     encoding: str
     needs: tuple[str, ...] = ()
     measurand: Mapping[str, str] | None = None
+    signal: str = "magnitude"
+    extras: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     spatial: bool = False
 
     @property
@@ -124,7 +133,9 @@ class Estimator:
         noise = _sigma(sigma, image)
         flat = data.reshape(-1, data.shape[-1])
         values = flat[image.pick] if image.pick.size < len(flat) else flat
-        usable = np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (values > 0).any(axis=1)
+        usable = np.isfinite(values).all(axis=1) & (values != 0).any(axis=1)
+        if values.dtype.kind != "c":
+            usable &= (values >= 0).all(axis=1)
         # a voxel whose data mean nothing goes in as NaN, so that it can neither be fitted nor count for the noise
         values = values if usable.all() else np.where(usable[:, None], values, np.nan)
         if self.spatial:
@@ -158,11 +169,21 @@ class Estimator:
             raise InputError(f"{self.name}: the scan has a coil dimension; {remedy}")
         dims = tuple(str(d) for d in scan.dims if d != encoding)
         array = scan.transpose(*dims, encoding).to_numpy()
-        if array.dtype.kind == "c":
-            raise InputError(f"{self.name}: the scan is complex; expected magnitudes (take abs)")
-        if array.dtype.kind not in "fiub":
+        if array.dtype.kind not in "fiubc":
             raise InputError(f"{self.name}: the scan holds {array.dtype}; expected numbers")
+        if array.dtype.kind == "c":
+            if self.signal == "magnitude":
+                raise InputError(f"{self.name}: the scan is complex; expected magnitudes (take abs)")
+            return array.astype(complex, copy=False), dims
+        if self.signal == "complex":
+            remedy = "give magnitude * exp(1j * phase), the phase in rad" + self._by_magnitude
+            raise InputError(f"{self.name}: the scan has no phase ({array.dtype}); {remedy}")
         return array if array.dtype.kind == "f" else array.astype(float), dims
+
+    @property
+    def _by_magnitude(self) -> str:
+        """Where data without phase may go."""
+        return "; dixon-magnitude does without" if self.modality == "fat" else ""
 
     def _protocol(self, scan: xr.DataArray, image: _Image) -> dict[str, Any]:
         """The model's settings and what else is needed, as the scan states them."""
@@ -173,6 +194,8 @@ class Estimator:
                 if "protocol" in scan.attrs:
                     protocol[name] = Protocol.from_json(scan.attrs["protocol"]).fat_suppression
                 continue
+            if name == "TE" and self.encoding in ECHO_TIMES:
+                name = self.encoding
             if name in scan.coords:
                 coord = scan.coords[name]
                 _check_unit(self.name, name, coord.attrs.get("units"))
@@ -187,6 +210,8 @@ class Estimator:
                     raise InputError(f"{self.name}: {name} has dimensions {listed}; {expected}")
             elif name in scan.attrs:
                 value = np.asarray(scan.attrs[name], dtype=float)
+            elif name == "temperature" and "protocol" in scan.attrs:
+                value = np.asarray(BODY_TEMPERATURE)  # of our own scans, whose protocol would say otherwise
             elif name in self.needs:
                 continue
             else:
@@ -208,7 +233,10 @@ class Estimator:
         for name, value in options.items():
             default = known[name]
             numeric = (int, float, np.number, np.ndarray, xr.DataArray)
-            if isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, numeric)):
+            if isinstance(default, bool):
+                if not isinstance(value, (bool, np.bool_)):
+                    raise InputError(f"{self.name}: option {name} is {value!r}; expected True or False")
+            elif isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, numeric)):
                 raise InputError(f"{self.name}: option {name} is {value!r}; expected a number, as {default!r}")
             if name in ("bounds", "prior") and value is not None and not isinstance(value, Mapping):
                 raise InputError(f"{self.name}: option {name} is {value!r}; expected a mapping from unknown to range")
@@ -260,14 +288,15 @@ class Estimator:
             "quantile": "quantiles of the posterior of the {}",
             "hi": "upper end of the 95 % interval of the {}",
         }
-        if name in self.quantities:
-            unit, words = self.quantities[name]
+        known = {**self.quantities, **self.extras}
+        if name in known:
+            unit, words = known[name]
             attrs: dict[str, object] = {"units": unit, "long_name": words}
             if self.measurand and name in self.measurand:
                 attrs["measurand"] = self.measurand[name]
             return attrs
-        if suffix in kinds and stem in self.quantities:
-            unit, words = self.quantities[stem]
+        if suffix in kinds and stem in known:
+            unit, words = known[stem]
             return {"units": unit, "long_name": kinds[suffix].format(words)}
         if name.endswith("_prior_share"):
             words = self.quantities[name.removesuffix("_prior_share")][1]

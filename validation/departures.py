@@ -168,10 +168,20 @@ PANELS: dict[str, tuple[Panel, ...]] = {
     ),
 }  # fmt: skip
 
+_NO_RELAXATION = (
+    "lines that turn and decay freely after a pulse, which is exact; what comes before, saturation and flip angle, is "
+    "spoiled_gradient_echo, whose maps hold for water and for each line of fat"
+)
 SILENT: dict[str, str] = {
     "ivim_kurtosis": "the kurtosis is a number of the tissue that no engine takes: walkers have walls in its place, "
     "whose signal the map of mono_exponential shows",
     "spin_echo_diffusion": "it is spin_echo times mono_exponential, whose maps hold for it factor by factor",
+    "water_fat": _NO_RELAXATION,
+    "water_fat_free": _NO_RELAXATION,
+    "water_fat_common": _NO_RELAXATION,
+    "water_fat_dual": _NO_RELAXATION,
+    "water_fat_uneven": "it is water_fat_free times phase errors that no spin physics makes: they are the scanner's",
+    "water_fat_magnitude": "it is the magnitude of water_fat_common",
 }
 """Equations without a map, and why."""
 
