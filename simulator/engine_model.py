@@ -21,10 +21,9 @@ from . import sequences
 from .acquisition.protocol import Protocol
 from .acquisition.settings import SETTINGS, is_number
 from .acquisition.timeline import Block, Repeat, Timeline
-from .engines import bloch
-from .engines.isochromats import Isochromats
 from .equations import relaxation, ute
 from .model import Quantity, Values, columns, numerical_jacobian
+from .playing import isolated
 from .sequences.sequence import Played
 
 Run = Callable[[dict[str, NDArray[np.float64]], Mapping[str, Any]], NDArray[Any]]
@@ -154,7 +153,7 @@ def of_sequence(
         signal = np.zeros((n_voxel, now.points), complex)
         for number, plan in enumerate(plans):
             own = np.flatnonzero(group == number)
-            signal[own] = _played(plan, theta["T1"][own], T2[own], shift[own], B1[own], now.points, exact)
+            signal[own] = isolated(plan, now.points, theta["T1"][own], T2[own], shift[own], B1[own], exact=exact)
         signal *= theta.get("S0", np.ones(1))[:, None]
         return signal
 
@@ -167,36 +166,6 @@ def of_sequence(
         # an offset turns a spin by a radian within this many Hz
         scales={"offset": 1 / (2 * math.pi * last)},
     )
-
-
-def _played(
-    plan: tuple[Played, ...],
-    T1: NDArray[np.float64],
-    T2: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    B1: NDArray[np.float64],
-    n_point: int,
-    exact: bool,
-) -> NDArray[np.complex128]:
-    """Signal (voxel, point) of a magnetisation of 1."""
-    signal, count = np.zeros((len(T1), n_point), complex), np.zeros(n_point)
-    for part in plan:
-        places = part.places()
-        position = np.zeros((len(T1), places.size, 3))
-        position[:, :, 2] = places
-
-        def each(value: NDArray[Any], n: int = places.size) -> NDArray[Any]:
-            return np.repeat(value, n)
-
-        spins = Isochromats(each(T1), each(T2), each(shift), each(B1), position.reshape(-1, 3))
-        engine = bloch.steady_state if part.steady else bloch.simulate
-        found = engine(part.timeline, spins, signal=each(np.arange(len(T1))), exact=exact).signal
-        found = found * (part.gain / places.size)
-        for point, sample in zip(part.points, part.samples, strict=True):
-            signal[:, point] += found[:, sample]
-            count[point] += 1
-    signal /= count
-    return signal
 
 
 # -- settings

@@ -101,13 +101,14 @@ def scan(
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
-        closed_form = {} if rung == "scan" else {"scanner": scanner}
-        source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, **closed_form)
+        at = None if rung == "scan" else scanner
+        source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, at)
     if rung == "scan":
         whole = PlayedKSpace if sequence is pulseq.pulseq_file else KSpace
         kspace = whole(sequence, phantom.pools, grid, switches, scanner)
         protocol = pulseq.imaged(protocol) if sequence is pulseq.pulseq_file else protocol
-        image = _through_kspace(kspace, source, protocol, snr, noise_sd, seed, combine, progress)
+        closed_form = Pools(sequence, phantom.pools, grid, switches)
+        image = _through_kspace(kspace, closed_form, protocol, snr, noise_sd, seed, combine, progress)
     else:
         signal = source.signal(protocol)
         if sequence.magnitude and combine:
@@ -171,7 +172,7 @@ def _through_kspace(
         magnitudes = sequence.magnitude and combine and protocol.averaging == "magnitude"
         # averaging is linear before magnitudes are taken: one draw of the averaged noise stands for all acquisitions
         repeats, sd = (protocol.averages, noise_sd) if magnitudes else (1, noise.image_sd(noise_sd, protocol.averages))
-        image = sum(made(kspace.noisy(clean, protocol, sd, rng)) for _ in range(repeats)) / repeats
+        image = np.mean([made(kspace.noisy(clean, protocol, sd, rng)) for _ in range(repeats)], axis=0)
         attrs.update(_noise_attrs(noise_sd, reference, protocol, sequence))
     dims = (*grid.dims, protocol.encoding) if combine else (*grid.dims, protocol.encoding, "coil")
     named = {"units": "1", "long_name": "MR signal (scanner units)"}
@@ -280,9 +281,11 @@ def _of_file(phantom: Scannable, path: str | Path) -> Protocol:
     grid = _grid(phantom)
     if "voxel_size" not in grid.attrs or len(grid.dims) != 3:
         raise InputError(f"phantom: a Pulseq file ({path}) needs its voxel_size (m) and the dims z, y, x")
-    size = tuple(np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist())
+    dz, dy, dx = np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist()
+    nz, ny, nx = grid.shape
     field = float(grid.attrs.get("field_strength", 3.0))
-    return pulseq.protocol_of(path, field, size, grid.shape, float(np.nanmax(phantom.pools["T2"].values)))
+    longest = float(np.nanmax(phantom.pools["T2"].values))
+    return pulseq.protocol_of(path, field, (dz, dy, dx), (nz, ny, nx), longest)
 
 
 # -- the array, its reference signal, and what may be asked

@@ -17,11 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..acquisition import moments
 from ..acquisition.protocol import FatSuppression, Protocol
 from ..acquisition.scanner import Scanner
-from ..engines import bloch, exchange
-from ..engines.isochromats import Isochromats
+from ..engines import exchange
+from ..playing import CENTRE, dephased, gather, isolated, spread
 from ..sequences import Pool, Sequence
 from ..sequences.precession import lines
 from ..sequences.sequence import INVISIBLE, Played
@@ -39,13 +38,8 @@ SWITCHES = {
 LINESHAPE = "super_lorentzian"
 """Of macromolecules in bone (Morrison and Henkelman 1995, doi:10.1002/mrm.1910330404)."""
 
-ISOCHROMATS = 1 << 18
-"""Isochromats in work at a time."""
-
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
-
-CENTRE = np.zeros((1, 3))
 
 
 class Engine(Pools):
@@ -156,68 +150,12 @@ class Engine(Pools):
                 offset=np.repeat(np.broadcast_to(offset, rows), n)[:, None] + np.where(solid, 0.0, frequency),
                 lineshape=[LINESHAPE if s else "" for s in solid],
                 B1=np.repeat(np.broadcast_to(B1, rows), n),
-                position=_spread(places, at, rows),
+                position=spread(places, at, rows),
             )
             run = exchange.steady_state if part.steady else exchange.simulate
             found = run(part.timeline, spins, signal=np.repeat(np.arange(rows), n), per_pool=True).signal[:, own]
-            _gather(part, found * (part.gain / (n * density[own])), signal, count)
-        return signal / count
-
-
-def isolated(
-    plan: tuple[Played, ...],
-    points: int,
-    T1: Floats,
-    T2: Floats,
-    offset: NDArray[Any],
-    B1: NDArray[Any],
-    at: Floats = CENTRE,
-    exact: bool = False,
-) -> Complexes:
-    """Signal (row, point) of a magnetisation of 1 that exchanges with nothing.
-
-    T1, T2 (s), offset (Hz) and B1 are numbers or (row,); `at`, (1, 3) or (row, 3), is where the voxels lie (m).
-    """
-    along = np.zeros(len(at))
-    T1, T2, offset, B1, along = (np.atleast_1d(a) for a in np.broadcast_arrays(T1, T2, offset, B1, along))
-    signal, count = np.zeros((T1.size, points), complex), np.zeros(points)
-    for part in plan:
-        places = part.positions()
-        n, run = len(places), bloch.steady_state if part.steady else bloch.simulate
-        step = max(1, ISOCHROMATS // n)
-        found = np.empty((T1.size, part.timeline.samples), complex)
-        for first in range(0, T1.size, step):
-            rows = slice(first, first + step)
-            values = [np.repeat(a[rows], n) for a in (T1, T2, offset, B1)]
-            here = at if len(at) == 1 else at[rows]
-            spins = Isochromats(*values, position=_spread(places, here, T1[rows].size))
-            voxel = np.repeat(np.arange(T1[rows].size), n)
-            found[rows] = run(part.timeline, spins, signal=voxel, exact=exact).signal
-        _gather(part, found * (part.gain / n), signal, count)
-    return signal / count
-
-
-def dephased(plan: tuple[Played, ...], points: int) -> Floats:
-    """For how long (s) offsets have acted at each point without being refocused, (point,)."""
-    total, count = np.zeros(points), np.zeros(points)
-    for part in plan:
-        at = part.timeline.sample_times()
-        for point, sample in zip(part.points, part.samples, strict=True):
-            times, sign = moments.pathway(part.timeline, float(at[sample]))
-            total[point] += abs(np.diff(times) @ (sign[1:] + sign[:-1]) / 2)
-            count[point] += 1
-    return total / count
-
-
-def _gather(part: Played, found: Complexes, signal: Complexes, count: Floats) -> None:
-    for point, sample in zip(part.points, part.samples, strict=True):
-        signal[:, point] += found[:, sample]
-        count[point] += 1
-
-
-def _spread(places: Floats, at: Floats, rows: int) -> Floats:
-    """Places of the spins of each row, (row x spin, 3)."""
-    return (np.broadcast_to(at, (rows, 3))[:, None] + places).reshape(-1, 3)
+            gather(part, found * (part.gain / (n * density[own])), signal, count)
+        return np.asarray(signal / count)
 
 
 def _each(values: list[Floats], rows: int, spins: int) -> Floats:

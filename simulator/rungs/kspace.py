@@ -15,8 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..acquisition import coils, density_compensation, reconstruction
+from ..acquisition import density_compensation, reconstruction
 from ..acquisition.coil_combination import adaptive, combine, prewhiten, root_sum_of_squares
+from ..acquisition.coils import Coils, uniform
 from ..acquisition.grid import Grid
 from ..acquisition.kspace import PoolMap, add_noise
 from ..acquisition.protocol import Protocol
@@ -52,7 +53,9 @@ class KSpace:
         if "voxel_size" not in grid.attrs:
             raise InputError("phantom: voxel_size is missing in the attrs of its pools: rung scan needs it (m, z y x)")
         self.sequence, self.grid, self.scanner = sequence, grid, scanner or Scanner()
-        self.size = tuple(np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist())
+        z, y, x = np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist()
+        self.size: tuple[float, float, float] = (z, y, x)
+        self.shape: tuple[int, int, int] = (grid.shape[0], grid.shape[1], grid.shape[2])
         # the field acts while k-space is read: it is no part of the answer at the echo time
         self.engine = Engine(sequence, pools, grid, switches, dataclasses.replace(self.scanner, b0=None))
         self.scanner.check(grid.shape, np.any(np.nan_to_num(self.engine.density) > 0, axis=0).reshape(grid.shape))
@@ -86,7 +89,7 @@ class KSpace:
             data = scanner.acquire(
                 ways[points[0]],
                 [_at(m, points) for m in maps],
-                Grid(self.grid.shape, self.size),
+                Grid(self.shape, self.size),
                 protocol.field_strength,
                 dephased=since[points],
                 progress=None if progress is None else lambda part, d=done: progress((d + part) / len(groups)),
@@ -94,11 +97,11 @@ class KSpace:
             found.append((ways[points[0]], tuple(points), data))
         return found
 
-    def coils(self, protocol: Protocol) -> coils.Coils | None:
+    def coils(self, protocol: Protocol) -> Coils | None:
         """The scanner's coils, else as many uniform ones as the protocol says; None for one of sensitivity 1."""
         if self.scanner.coils is not None:
             return self.scanner.coils
-        return None if protocol.coils == 1 else coils.uniform(protocol.coils, self.grid.shape)
+        return None if protocol.coils == 1 else uniform(protocol.coils, self.grid.shape)
 
     def _answer(
         self, pool: int, voxels: NDArray[np.int64], protocol: Protocol, line: int | None, selects: str
@@ -203,8 +206,8 @@ class KSpace:
             if receiving is not None:
                 maps = prewhiten(maps, receiving.covariance, coil_axis=0)
                 samples = prewhiten(data, receiving.covariance, coil_axis=1)
-            options = {"tikhonov": float(entries["tikhonov"]), "iterations": int(entries["iterations"])}
-            return reconstruction.sense(samples, way, maps, **options).image
+            tikhonov, iterations = float(entries["tikhonov"]), int(entries["iterations"])
+            return reconstruction.sense(samples, way, maps, tikhonov=tikhonov, iterations=iterations).image
         images = _direct(data, way, entries)
         if receiving is None:
             return images[:, 0]
@@ -214,7 +217,7 @@ class KSpace:
             return adaptive(images, covariance=receiving.covariance, planar=way.dimensions == 2)[0]
         return combine(images, self._sensitivities(way, receiving), receiving.covariance)
 
-    def _sensitivities(self, way: Trajectory, receiving: coils.Coils | None) -> Complexes:
+    def _sensitivities(self, way: Trajectory, receiving: Coils | None) -> Complexes:
         """Sensitivities on the grid of the image."""
         if receiving is None:
             return np.ones((1, *way.matrix), complex)

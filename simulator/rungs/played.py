@@ -56,10 +56,8 @@ class PlayedKSpace(KSpace):
             R2_prime = one.get("R2_prime", default=0.0)
             if np.any(R2_prime > 0):
                 values[1] = 1 / (1 / values[1] + R2_prime)  # a file does not tell which echoes refocus it
-            spins = Isochromats(
-                *(np.repeat(v, len(around)) for v in (*values, frequency + field[voxels], B1[voxels])),
-                position=(place[voxels][:, None] + around).reshape(-1, 3),
-            )
+            T1, T2, offset, b1 = (np.repeat(v, len(around)) for v in (*values, frequency + field[voxels], B1[voxels]))
+            spins = Isochromats(T1, T2, offset, b1, (place[voxels][:, None] + around).reshape(-1, 3))
             each = np.repeat(np.arange(voxels.size), len(around))
             seen = bloch.simulate(timeline, spins, signal=each).signal / len(around)
             data += (coil[:, voxels] * amount) @ seen

@@ -58,6 +58,9 @@ class Pools:
         for name in found:
             if name in self.switches:
                 raise InputError(f"{name} is given as a switch and as a map of the scanner: expected one of the two")
+            if name not in self.sequence.switches and type(self) is Pools:
+                raise InputError(f"sequence {self.sequence.name} has no closed form for a map of {name}: expected rung "
+                                 "engine")  # fmt: skip
         return found
 
     @property

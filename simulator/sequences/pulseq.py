@@ -47,7 +47,8 @@ def protocol_of(
     spins = intravoxel.enough(timeline, edges, longest_T2)
     own = tuple(n * edge for n, edge in zip(matrix, voxel_size, strict=True))
     stated = files.definitions(path).get("FOV", ())
-    fov = tuple(stated[::-1]) if len(stated) == 3 and all(isinstance(v, float) and v > 0 for v in stated) else own
+    given = [v for v in stated[::-1] if isinstance(v, float) and v > 0]
+    fov = tuple(given) if len(given) == 3 else own
     pixels = tuple(max(1, round(f / edge)) for f, edge in zip(fov, voxel_size, strict=True))
     return Protocol(
         name=path.stem,
