@@ -98,7 +98,7 @@ def sinc() -> np.ndarray:
 
 def work(name: str, n: int = SPINS) -> tuple[Callable[[], object], float]:
     """What a row of the table does, and how many multiply-adds a step of it takes at least."""
-    from bonemri.simulator.acquisition.timeline import RF, Block, Gradient, Timeline
+    from bonemri.simulator.acquisition.events.timeline import RF, Block, Gradient, Timeline
     from bonemri.simulator.engines import bloch
     from bonemri.simulator.engines.isochromats import Isochromats
 
@@ -161,7 +161,7 @@ def peer() -> float | None:
 
 def ute(n: int = SPINS, times: int = 3) -> float:
     """Seconds of one thread for the steady state of a UTE sequence: 1000 samples of RF, 32 of signal, a spoiler."""
-    from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Spoiler, Timeline
+    from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Spoiler, Timeline
     from bonemri.simulator.engines import bloch
     from bonemri.simulator.engines.isochromats import Isochromats
 
@@ -178,7 +178,7 @@ def ute(n: int = SPINS, times: int = 3) -> float:
 
 def train(times: int = 5) -> tuple[float, float]:
     """Seconds of one thread for one pulse and for 200 of them with RF spoiling, on 10 000 isochromats."""
-    from bonemri.simulator.acquisition.timeline import RF, Block, Repeat, Timeline, rf_spoiling
+    from bonemri.simulator.acquisition.events.timeline import RF, Block, Repeat, Timeline, rf_spoiling
     from bonemri.simulator.engines import bloch
     from bonemri.simulator.engines.isochromats import Isochromats
 

@@ -15,8 +15,8 @@ import time
 import numpy as np
 from scipy.linalg import expm
 
-from bonemri.simulator.acquisition import pulses
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Spoiler, Timeline
+from bonemri.simulator.acquisition.events import pulses
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Repeat, Spoiler, Timeline
 from bonemri.simulator.engines import exchange
 
 VOXELS, FEW = 4096, 64

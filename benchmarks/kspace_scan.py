@@ -22,7 +22,7 @@ FAT = np.array([-3.80, -3.40, -3.10, -2.68, -2.46, -1.95, -0.50, 0.49, 0.59]) * 
 
 def scene(side: int = SIDE) -> tuple[list[Any], np.ndarray]:
     """Pools on a grid, and coils around it."""
-    from bonemri.simulator.acquisition.kspace import PoolMap
+    from bonemri.simulator.acquisition.kspace.acquire import PoolMap
 
     rng = np.random.default_rng(0)
     place = (np.arange(side) - 0.5 * (side - 1)) / (0.5 * side)
@@ -42,7 +42,8 @@ def scene(side: int = SIDE) -> tuple[list[Any], np.ndarray]:
 
 def run(progress: Any = None) -> dict[str, float]:
     """Seconds of each part."""
-    from bonemri.simulator.acquisition import coil_combination, kspace, reconstruction, trajectory
+    from bonemri.simulator.acquisition.kspace import acquire as kspace
+    from bonemri.simulator.acquisition.kspace import coil_combination, reconstruction, trajectory
 
     begin = time.perf_counter()
     took: dict[str, float] = {}
@@ -70,7 +71,7 @@ def one_transform() -> float:
     """Seconds of a bare finufft transform of this size on one thread, points set already."""
     import finufft
 
-    from bonemri.simulator.acquisition import trajectory
+    from bonemri.simulator.acquisition.kspace import trajectory
 
     spokes = trajectory.radial_3d(SIDE, 0.2, 4e-6, SPOKES, samples=SAMPLES)
     angles = 2 * np.pi * spokes.k.reshape(-1, 3) * spokes.voxel_size[0]

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from . import sequences
+from .acquisition.events.timeline import Block, Repeat, Timeline
 from .acquisition.protocol import Protocol
 from .acquisition.settings import SETTINGS, is_number
-from .acquisition.timeline import Block, Repeat, Timeline
 from .equations import relaxation, ute
 from .model import Quantity, Values, columns, numerical_jacobian
 from .playing import isolated

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .acquisition import moments
+from .acquisition.events import moments
 from .engines import bloch
 from .engines.isochromats import Isochromats
 from .sequences.sequence import Played

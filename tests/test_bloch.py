@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bonemri.simulator.acquisition.timeline import (
+from bonemri.simulator.acquisition.events.timeline import (
     ADC,
     RF,
     Block,

@@ -16,7 +16,7 @@ from scipy.linalg import expm
 
 from bonemri.errors import InputError
 from bonemri.simulator import model
-from bonemri.simulator.acquisition.timeline import (
+from bonemri.simulator.acquisition.events.timeline import (
     ADC,
     RF,
     Block,

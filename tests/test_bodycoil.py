@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import transmit
-from bonemri.simulator.acquisition.bodycoil import body_coil
-from bonemri.simulator.acquisition.dielectric import TISSUES, dielectric
-from bonemri.simulator.acquisition.grid import Grid
+from bonemri.simulator.acquisition.fields import transmit
+from bonemri.simulator.acquisition.fields.bodycoil import body_coil
+from bonemri.simulator.acquisition.fields.dielectric import TISSUES, dielectric
+from bonemri.simulator.acquisition.fields.grid import Grid
 from bonemri.simulator.constants import PROTON
 
 

@@ -13,7 +13,7 @@ from scipy import integrate
 
 from bonemri.errors import InputError
 from bonemri.simulator import protocols
-from bonemri.simulator.acquisition import moments
+from bonemri.simulator.acquisition.events import moments
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import capillaries, walkers
 from bonemri.simulator.sequences import diffusion_walkers

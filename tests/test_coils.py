@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import coils, kspace, loops
-from bonemri.simulator.acquisition.coil_combination import combine
-from bonemri.simulator.acquisition.grid import Grid
-from bonemri.simulator.acquisition.loops import MU0, Loop, Polygon, rectangle
+from bonemri.simulator.acquisition.fields import coils, loops
+from bonemri.simulator.acquisition.fields.grid import Grid
+from bonemri.simulator.acquisition.fields.loops import MU0, Loop, Polygon, rectangle
+from bonemri.simulator.acquisition.kspace import acquire as kspace
+from bonemri.simulator.acquisition.kspace.coil_combination import combine
 
 RNG = np.random.default_rng(1990)
 NORMALS = [(0, 0, 1), (0, 1, 0), (1, -2, 3)]
@@ -179,7 +180,7 @@ def test_reciprocity():
 def test_a_loop_that_sends_and_receives_sees_no_phase():
     """The RF's direction turns with the loop's field, and so does, the other way, the weight: the product is the same
     everywhere, -i times a positive number for a pulse that tips Mz."""
-    from bonemri.simulator.acquisition import transmit
+    from bonemri.simulator.acquisition.fields import transmit
 
     loop = Loop((0.02, -0.1, 0.01), (1, 2, 0.5), 0.05)
     place = RNG.uniform(-0.05, 0.05, (20, 3))
@@ -291,7 +292,7 @@ def test_a_turned_grid_sees_the_same():
 
 def test_coarser_voxels_for_the_electric_field():
     """A mask too fine is brought to blocks: another staircase, of the same order."""
-    from bonemri.simulator.acquisition import loading
+    from bonemri.simulator.acquisition.fields import loading
 
     array = [Loop((0.0, 0.0, 0.14), (0, 0, 1), 0.06), Loop((0.02, -0.13, 0.0), (0, 1, 0), 0.05)]
     grid, mask = ball(63, 0.1)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.linalg import expm
 
 from bonemri.simulator import equations
-from bonemri.simulator.acquisition.timeline import Block, Repeat, Timeline, rf_spoiling, trapezoid
+from bonemri.simulator.acquisition.events.timeline import Block, Repeat, Timeline, rf_spoiling, trapezoid
 from bonemri.simulator.engines import bloch, walkers
 from bonemri.simulator.engines.isochromats import Isochromats
 from bonemri.validation import departing, departing_pools, departures

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Repeat, Timeline, rf_spoiling, trapezoid
 from bonemri.simulator.engines import bloch, epg, epg_exchange, exchange
 from bonemri.simulator.engines.isochromats import Isochromats
 from bonemri.simulator.engines.pools import Pools

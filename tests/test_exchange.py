@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Repeat, Spoiler, Timeline, rf_spoiling
+from bonemri.simulator.acquisition.events.timeline import (
+    ADC,
+    RF,
+    Block,
+    Gradient,
+    Repeat,
+    Spoiler,
+    Timeline,
+    rf_spoiling,
+)
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import bloch, exchange, lineshapes
 from bonemri.simulator.engines.isochromats import Isochromats

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Timeline
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Timeline
 from bonemri.simulator.engines import exchange
 
 THREE = {

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bonemri.simulator.acquisition import pulses
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Spoiler, Timeline
+from bonemri.simulator.acquisition.events import pulses
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Repeat, Spoiler, Timeline
 from bonemri.simulator.engines import exchange, lineshapes
 
 TWO_PI = 2 * math.pi

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import coils, fields, imperfections, transmit
-from bonemri.simulator.acquisition.fields import SHIMS
-from bonemri.simulator.acquisition.grid import Grid
-from bonemri.simulator.acquisition.loops import Loop
+from bonemri.simulator.acquisition.fields import coils, imperfections, transmit
+from bonemri.simulator.acquisition.fields import main_field as fields
+from bonemri.simulator.acquisition.fields.grid import Grid
+from bonemri.simulator.acquisition.fields.loops import Loop
+from bonemri.simulator.acquisition.fields.main_field import SHIMS
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import susceptibility

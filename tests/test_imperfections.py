@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import imperfections, kspace, trajectory
-from bonemri.simulator.acquisition.coils import Coils
-from bonemri.simulator.acquisition.grid import Grid
-from bonemri.simulator.acquisition.imperfections import EddyCurrent
-from bonemri.simulator.acquisition.kspace import PoolMap
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Gradient, Repeat, Timeline, trapezoid
+from bonemri.simulator.acquisition.fields import imperfections
+from bonemri.simulator.acquisition.fields.coils import Coils
+from bonemri.simulator.acquisition.fields.grid import Grid
+from bonemri.simulator.acquisition.fields.imperfections import EddyCurrent
+from bonemri.simulator.acquisition.kspace import acquire as kspace
+from bonemri.simulator.acquisition.kspace import trajectory
+from bonemri.simulator.acquisition.kspace.acquire import PoolMap
 from bonemri.simulator.acquisition.scanner import Scanner
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Repeat, Timeline, trapezoid
 from bonemri.simulator.constants import GYROMAGNETIC, PROTON
 
 TURN = 2 * math.pi * PROTON  # rad/s/T
@@ -391,7 +393,7 @@ def test_played_gradient():
 
 def test_concomitant_phase_of_a_timeline():
     """The waveform of a timeline goes straight in, and so does the effective gradient: the squares are the same."""
-    from bonemri.simulator.acquisition import moments
+    from bonemri.simulator.acquisition.events import moments
 
     pulse = RF(np.ones(10) * 2500, 1e-5)
     line = Timeline((Block(pulse), Block(trapezoid("x", 3e-5, 2e-3, 2e-4), trapezoid("z", 1e-5, 1e-3, 2e-4)),

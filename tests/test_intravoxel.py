@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Repeat, Timeline, trapezoid
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Repeat, Timeline, trapezoid
 from bonemri.simulator.engines import bloch
 from bonemri.simulator.engines.intravoxel import enough, lorentzian, subvoxel
 from bonemri.simulator.engines.isochromats import Isochromats

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import trajectory
-from bonemri.simulator.acquisition.kspace import PoolMap, acquire, add_noise
-from bonemri.simulator.acquisition.low_rank import expand
-from bonemri.simulator.acquisition.nufft import Fourier
+from bonemri.simulator.acquisition.kspace import trajectory
+from bonemri.simulator.acquisition.kspace.acquire import PoolMap, acquire, add_noise
+from bonemri.simulator.acquisition.kspace.low_rank import expand
+from bonemri.simulator.acquisition.kspace.nufft import Fourier
 
 GRID, SIZE, CENTER = (5, 7, 6), (0.016, 0.014, 0.017), (3e-3, -2e-3, 5e-3)
 ECHOES = (0.2e-3, 2.5e-3)

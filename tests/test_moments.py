@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import integrate
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import moments
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Repeat, Timeline, steps, trapezoid
+from bonemri.simulator.acquisition.events import moments
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Gradient, Repeat, Timeline, steps, trapezoid
 from bonemri.simulator.constants import PROTON
 
 ROUNDING = 1e-12  # of the result: sums of some tens of terms in double precision, with a margin

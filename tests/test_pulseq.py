@@ -15,9 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import moments, pulseq
-from bonemri.simulator.acquisition.pulseq_runs import Token, runs
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Hardware, Repeat, Timeline, trapezoid
+from bonemri.simulator.acquisition.events import moments, pulseq
+from bonemri.simulator.acquisition.events.pulseq_runs import Token, runs
+from bonemri.simulator.acquisition.events.timeline import (
+    ADC,
+    RF,
+    Block,
+    Gradient,
+    Hardware,
+    Repeat,
+    Timeline,
+    trapezoid,
+)
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import bloch
 from bonemri.simulator.engines.isochromats import Isochromats

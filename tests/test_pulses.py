@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 from scipy.special import erf, sici
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import Protocol, adiabatic, pulses
-from bonemri.simulator.acquisition.timeline import RF, Block, Timeline
+from bonemri.simulator.acquisition import Protocol
+from bonemri.simulator.acquisition.events import adiabatic, pulses
+from bonemri.simulator.acquisition.events.timeline import RF, Block, Timeline
 from bonemri.simulator.engines import bloch
 from bonemri.simulator.engines.isochromats import Isochromats
 

@@ -9,10 +9,10 @@ import pytest
 from scipy import integrate, optimize, special
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import cartesian_images, coil_combination, psf, reconstruction, trajectory
-from bonemri.simulator.acquisition.density_compensation import noise_gain, pipe_menon, weights
-from bonemri.simulator.acquisition.kspace import PoolMap, acquire, add_noise
-from bonemri.simulator.acquisition.nufft import Fourier
+from bonemri.simulator.acquisition.kspace import cartesian_images, coil_combination, psf, reconstruction, trajectory
+from bonemri.simulator.acquisition.kspace.acquire import PoolMap, acquire, add_noise
+from bonemri.simulator.acquisition.kspace.density_compensation import noise_gain, pipe_menon, weights
+from bonemri.simulator.acquisition.kspace.nufft import Fourier
 
 FOV = 0.2
 

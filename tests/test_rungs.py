@@ -11,8 +11,9 @@ from scipy import stats
 
 from bonemri import phantoms
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import coils, protocols
-from bonemri.simulator.acquisition.imperfections import EddyCurrent
+from bonemri.simulator.acquisition import protocols
+from bonemri.simulator.acquisition.fields import coils
+from bonemri.simulator.acquisition.fields.imperfections import EddyCurrent
 from bonemri.simulator.acquisition.protocol import Protocol
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.constants import PROTON

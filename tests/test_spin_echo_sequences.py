@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bonemri import phantoms
 from bonemri.errors import InputError
 from bonemri.simulator import equations, sequences
-from bonemri.simulator.acquisition import Protocol, moments, protocols
+from bonemri.simulator.acquisition import Protocol, protocols
+from bonemri.simulator.acquisition.events import moments
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import bloch, epg
 from bonemri.simulator.engines.isochromats import Isochromats

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import timeline
-from bonemri.simulator.acquisition.timeline import ADC, RF, Block, Gradient, Hardware, Repeat, Spoiler, Timeline
+from bonemri.simulator.acquisition.events import timeline
+from bonemri.simulator.acquisition.events.timeline import ADC, RF, Block, Gradient, Hardware, Repeat, Spoiler, Timeline
 
 TURN = 2 * math.pi
 WAVE = np.array([1.0, 2.0 + 1.0j, 3.0])  # Hz

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from bonemri.errors import InputError
-from bonemri.simulator.acquisition import timeline, trajectory
+from bonemri.simulator.acquisition.events import timeline
+from bonemri.simulator.acquisition.kspace import trajectory
 from bonemri.simulator.constants import GYROMAGNETIC, PROTON
 from bonemri.simulator.engines import bloch
 from bonemri.simulator.engines.isochromats import Isochromats

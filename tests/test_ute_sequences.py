@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from bonemri import phantoms, simulator
 from bonemri.errors import InputError
 from bonemri.simulator import equations, sequences, tissues
-from bonemri.simulator.acquisition import Protocol, protocols, pulses
-from bonemri.simulator.acquisition.timeline import Block
+from bonemri.simulator.acquisition import Protocol, protocols
+from bonemri.simulator.acquisition.events import pulses
+from bonemri.simulator.acquisition.events.timeline import Block
 from bonemri.simulator.constants import GYROMAGNETIC, PROTON
 from bonemri.simulator.engines import bloch, exchange
 from bonemri.simulator.engines.isochromats import Isochromats

@@ -14,7 +14,7 @@ from scipy.linalg import expm
 
 from bonemri.errors import InputError
 from bonemri.simulator import kernels
-from bonemri.simulator.acquisition import moments
+from bonemri.simulator.acquisition.events import moments
 from bonemri.simulator.constants import PROTON
 from bonemri.simulator.engines import susceptibility, walkers
 from bonemri.simulator.engines.waveform import Waveform, grid

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..simulator import equations
-from ..simulator.acquisition.pulses import ALONG_X, hard
-from ..simulator.acquisition.timeline import ADC, RF, Block, Event, Gradient, Spoiler, Timeline, trapezoid
+from ..simulator.acquisition.events.pulses import ALONG_X, hard
+from ..simulator.acquisition.events.timeline import ADC, RF, Block, Event, Gradient, Spoiler, Timeline, trapezoid
 from ..simulator.engines import bloch, epg
 from ..simulator.engines.isochromats import Isochromats
 

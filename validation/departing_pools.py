@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..simulator.acquisition.timeline import Block, Event, Repeat, Spoiler, Timeline
+from ..simulator.acquisition.events.timeline import Block, Event, Repeat, Spoiler, Timeline
 from ..simulator.constants import PROTON
 from ..simulator.engines import bloch, capillaries, epg, epg_exchange, walkers
 from ..simulator.engines.isochromats import Isochromats

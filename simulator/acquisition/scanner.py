@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from . import imperfections, kspace
-from .coils import Coils
-from .grid import Grid
-from .imperfections import EddyCurrent
-from .kspace import PoolMap
-from .trajectory import Trajectory
+from .fields import imperfections
+from .fields.coils import Coils
+from .fields.grid import Grid
+from .fields.imperfections import EddyCurrent
+from .kspace import acquire as kspace
+from .kspace.acquire import PoolMap
+from .kspace.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 

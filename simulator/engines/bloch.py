@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import kernels, threads
-from ..acquisition.timeline import Block, Repeat, Timeline
+from ..acquisition.events.timeline import Block, Repeat, Timeline
 from . import program
 from .intravoxel import enough, lorentzian, subvoxel
 from .isochromats import Isochromats

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
-from ..acquisition.timeline import rf_spoiling
+from ..acquisition.events.timeline import rf_spoiling
 
 Floats = NDArray[np.float64]
 

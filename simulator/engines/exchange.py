@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
 from .. import threads
-from ..acquisition.timeline import Block, Repeat, Timeline
+from ..acquisition.events.timeline import Block, Repeat, Timeline
 from .exchanging import Plan, Rows, Spins, plan
 from .pools import Pools, balanced
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..acquisition.timeline import Block, Repeat
+from ..acquisition.events.timeline import Block, Repeat
 from . import lineshapes
 from .pools import Pools
 from .sections import Section, sections

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..acquisition.timeline import AXES, Timeline
+from ..acquisition.events.timeline import AXES, Timeline
 from .isochromats import Isochromats
 
 Floats = NDArray[np.float64]

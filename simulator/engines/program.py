@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquisition.timeline import Block, Repeat, Steps, steps
+from ..acquisition.events.timeline import Block, Repeat, Steps, steps
 from .isochromats import Isochromats
 
 FREE, PULSE, PULSE_B1, CORRECTED, VARYING, EXACT, SPOIL, SAMPLE, ROTATE = range(9)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..acquisition.timeline import Block, Steps, steps
+from ..acquisition.events.timeline import Block, Steps, steps
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]

@@ -15,14 +15,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..acquisition import density_compensation, reconstruction
-from ..acquisition.coil_combination import adaptive, combine, prewhiten, root_sum_of_squares
-from ..acquisition.coils import Coils, uniform
-from ..acquisition.grid import Grid
-from ..acquisition.kspace import PoolMap, add_noise
+from ..acquisition.fields.coils import Coils, uniform
+from ..acquisition.fields.grid import Grid
+from ..acquisition.kspace import density_compensation, reconstruction
+from ..acquisition.kspace.acquire import PoolMap, add_noise
+from ..acquisition.kspace.coil_combination import adaptive, combine, prewhiten, root_sum_of_squares
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
 from ..acquisition.scanner import Scanner
-from ..acquisition.trajectory import Trajectory
 from ..sequences import Sequence
 from ..sequences.precession import lines
 from .engine import Engine, dephased

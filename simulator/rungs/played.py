@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.trajectory import Trajectory
 from ..engines import bloch
 from ..engines.isochromats import Isochromats
 from ..sequences import pulseq

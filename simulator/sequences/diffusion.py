@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
-from ..acquisition import moments, trajectory
+from ..acquisition.events import moments
+from ..acquisition.events.pulses import bandwidth, pulse
+from ..acquisition.events.timeline import RF, Gradient, trapezoid
+from ..acquisition.kspace import trajectory
 from ..acquisition.protocol import FatSuppression, Protocol
-from ..acquisition.pulses import bandwidth, pulse
-from ..acquisition.timeline import RF, Gradient, trapezoid
 from ..constants import PROTON
 from .parts import CRUSHER, SAMPLE, centred, crushers, one_repetition, sample, setting, turn_length
 from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import InputError
-from ..acquisition import moments
+from ..acquisition.events import moments
 from ..acquisition.protocol import Protocol
 from ..constants import PROTON
 from ..engines import capillaries

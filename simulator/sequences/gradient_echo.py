@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
-from ..acquisition import trajectory
+from ..acquisition.events.pulses import pulse
+from ..acquisition.events.timeline import Block, Gradient, Repeat, Timeline, rf_spoiling, trapezoid
+from ..acquisition.kspace import trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import pulse
-from ..acquisition.timeline import Block, Gradient, Repeat, Timeline, rf_spoiling, trapezoid
 from .parts import at_point, one_repetition, repetitions, sample, setting, sum_of_lines, turn_length
 from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.events.timeline import ADC, CLOCK, RF, Block, Gradient, Spoiler, Timeline, trapezoid
 from ..acquisition.protocol import Protocol
-from ..acquisition.timeline import ADC, CLOCK, RF, Block, Gradient, Spoiler, Timeline, trapezoid
 from ..constants import PROTON
 from .precession import lines, precession
 from .sequence import Pool

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..acquisition.timeline import RF
+from ..acquisition.events.timeline import RF
 
 Floats = NDArray[np.float64]
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
+from ..acquisition.events.pulses import pulse, stated
+from ..acquisition.events.timeline import RF
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import pulse, stated
-from ..acquisition.timeline import RF
-from ..acquisition.trajectory import Trajectory
 from .parts import setting
 from .precession import lines, precession
 from .preparation import followed, turned

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..acquisition import pulseq as files
+from ..acquisition.events import pulseq as files
+from ..acquisition.events.timeline import Timeline
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.timeline import Timeline
-from ..acquisition.trajectory import Trajectory
 from ..engines import intravoxel
 from .sequence import Played, Pool, Sequence
 

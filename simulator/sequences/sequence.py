@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.events.timeline import Timeline
 from ..acquisition.noise import REFERENCE_POINT
 from ..acquisition.protocol import Protocol
-from ..acquisition.timeline import Timeline
 
 INVISIBLE = ("macromolecule", "mineral", "phosphorus")
 """Kinds without a 1H echo: no 1H at all, or 1H whose T2 (tens of microseconds) has ended long before any echo."""

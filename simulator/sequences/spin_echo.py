@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
-from ..acquisition import trajectory
+from ..acquisition.events.pulses import pulse
+from ..acquisition.events.timeline import CLOCK, RF, Gradient
+from ..acquisition.kspace import trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import pulse
-from ..acquisition.timeline import CLOCK, RF, Gradient
 from .parts import (
     CRUSHER,
     SAMPLE,

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
-from ..acquisition import trajectory
+from ..acquisition.events.timeline import RF, Block, Gradient, Repeat, Spoiler, Timeline, rf_spoiling, trapezoid
+from ..acquisition.kspace import trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.timeline import RF, Block, Gradient, Repeat, Spoiler, Timeline, rf_spoiling, trapezoid
 from .parts import SAMPLE, repetitions, sample, setting, turn_length
 from .precession import lines, precession
 from .sequence import INVISIBLE, Played, Pool, is_finite

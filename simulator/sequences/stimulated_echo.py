@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .. import equations
+from ..acquisition.events.pulses import pulse
+from ..acquisition.events.timeline import Gradient, Spoiler, trapezoid
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import pulse
-from ..acquisition.timeline import Gradient, Spoiler, trapezoid
 from .parts import (
     CRUSHER,
     CRUSHER_TIME,

@@ -10,9 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..acquisition.events.pulses import pulse
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import pulse
-from ..acquisition.trajectory import Trajectory
 from .parts import at_point, setting
 from .sequence import Played, Pool, Sequence
 from .spokes import SWITCHES, check, each_repetition, one_by_one, read_as, spoiled, spoke

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..acquisition.events.pulses import bandwidth, pulse
+from ..acquisition.events.timeline import RF, Gradient
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import bandwidth, pulse
-from ..acquisition.timeline import RF, Gradient
-from ..acquisition.trajectory import Trajectory
 from ..constants import PROTON
 from .parts import setting
 from .sequence import Played, Pool, Sequence

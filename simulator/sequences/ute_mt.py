@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.events.pulses import bandwidth, pulse
+from ..acquisition.events.timeline import RF
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import bandwidth, pulse
-from ..acquisition.timeline import RF
 from .parts import setting
 from .preparation import followed
 from .prepared_ute import prepared, readout

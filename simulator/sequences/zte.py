@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..acquisition.events.pulses import profile, pulse
+from ..acquisition.events.timeline import RF, Gradient
+from ..acquisition.kspace.trajectory import Trajectory
 from ..acquisition.protocol import Protocol
-from ..acquisition.pulses import profile, pulse
-from ..acquisition.timeline import RF, Gradient
-from ..acquisition.trajectory import Trajectory
 from ..constants import GYROMAGNETIC
 from .parts import setting
 from .sequence import Played, Pool, Sequence

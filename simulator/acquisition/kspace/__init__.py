@@ -1,0 +1,1 @@
+"""What is read: the ways through k-space, the samples of an object along them, and the images made of them."""
