@@ -33,6 +33,7 @@ def marrow_block(
     T1_fat: Any = None,
     T2_fat: Any = None,
     D_fat: Any = None,
+    R2_prime: Any = None,
     spectrum: str | tuple[Any, Any] | None = None,
     ndb: float | None = None,
     nmidb: float | None = None,
@@ -61,6 +62,8 @@ def marrow_block(
         Excess kurtosis of marrow water; default 0 (Gaussian diffusion).
     T1_water, T2_water, T1_blood, T2_blood, T1_fat, T2_fat : float or array
         Relaxation times (s).
+    R2_prime : float or array
+        Reversible rate (1/s) that all pools of the marrow share; default 0.
     spectrum : str or (shift, area)
         Fat spectrum: a name of ``simulator.tissues.spectra()``, or shifts (ppm) and relative areas; default
         ``"fat_marrow"``.
@@ -89,14 +92,14 @@ def marrow_block(
         raise InputError(f"{where}: shape is {shape!r}, should be three whole numbers of voxels (z, y, x)")
     inputs.shape(where, grid, MOST_VOXELS)
     limits = {
-        "f": (0.0, 1.0, ""), "pdff": (0.0, 1.0, ""), "kurtosis": (0.0, 10.0, ""),
+        "f": (0.0, 1.0, ""), "pdff": (0.0, 1.0, ""), "kurtosis": (0.0, 10.0, ""), "R2_prime": (0.0, 1e4, "1/s"),
         "D": (0.0, recipes.FASTEST_D, "mm2/s"), "D_fat": (0.0, recipes.FASTEST_D, "mm2/s"),
         "D_star": (0.0, recipes.FASTEST_D_STAR, "mm2/s"),
         **{name: (1e-6, 60.0, "s") for name in ("T1_water", "T2_water", "T1_blood", "T2_blood", "T1_fat", "T2_fat")},
     }
     asked = {"f": f, "pdff": pdff, "kurtosis": kurtosis, "D": D, "D_fat": D_fat, "D_star": D_star,
              "T1_water": T1_water, "T2_water": T2_water, "T1_blood": T1_blood, "T2_blood": T2_blood,
-             "T1_fat": T1_fat, "T2_fat": T2_fat}
+             "T1_fat": T1_fat, "T2_fat": T2_fat, "R2_prime": R2_prime}
     values = {name: _spread(where, name, value, grid, *limits[name])
               for name, value in asked.items() if value is not None}
     bone = _spread(where, "bvtv", bvtv, grid, 0.0, 1.0, "", below=True)

@@ -2,8 +2,8 @@
 
 Every recipe fills a map of volume fractions with the pools of one tissue. The volumes of its pools add to the
 volume that was given, and no pool holds more 1H than water in its place would; the tissue numbers come from
-``simulator.tissues`` at the field and for the condition asked for. R2' is zero in every pool here: a spin echo
-refocuses it, and where the field of the structure is applied it would count twice.
+``simulator.tissues`` at the field and for the condition asked for. R2' is zero in every pool here unless it is given: a
+spin echo refocuses it, and where the field of the structure is applied it would count twice.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def marrow(
         given, the others take their tissue value.
     **properties : float or array (z, y, x)
         ``D D_star D_fat`` (mm2/s), ``T1_water T2_water T1_blood T2_blood T1_fat T2_fat`` (s), default the
-        tissue value; ``kurtosis`` of marrow water, default 0 (Gaussian diffusion).
+        tissue value; ``kurtosis`` of marrow water, default 0 (Gaussian diffusion); ``R2_prime`` (1/s) of all
+        three pools, default 0.
 
     Raises
     ------
@@ -105,15 +106,15 @@ def marrow(
     return [
         Pool("marrow_water", "marrow_water", volume * part["water"][0], volume * part["water"][1],
              T1_observed=given("T1_water", "marrow_water.T1"), T2=given("T2_water", "marrow_water.T2"),
-             chi=tissues.value("water.chi"),
+             chi=tissues.value("water.chi"), R2_prime=given("R2_prime"),
              D=given("D", "marrow_water.D"), kurtosis=given("kurtosis")),
         Pool("blood", "blood", volume * part["blood"][0], volume * part["blood"][1],
              T1_observed=given("T1_blood", "blood.T1"), T2=given("T2_blood", "blood.T2"),
-             chi=tissues.value("blood.chi"),
+             chi=tissues.value("blood.chi"), R2_prime=given("R2_prime"),
              D_star=given("D_star", "blood.D_star")),
         Pool("fat", "fat", volume * part["fat"][0], volume * part["fat"][1],
              T1_observed=given("T1_fat", "fat.T1"), T2=given("T2_fat", "fat.T2"),
-             chi=tissues.value("fat.chi"),
+             chi=tissues.value("fat.chi"), R2_prime=given("R2_prime"),
              D=given("D_fat", "fat.D"), shift=shift, peak_area=area),
     ]
 
