@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ....errors import InputError
-from ..events.timeline import CLOCK
 from .lines import gamma_of
 from .readout import Floats, Trajectory, is_finite_number, one_of, positive, positive_three, whole, whole_three
 
@@ -141,8 +140,8 @@ def _spokes(
     for name, value in (("ramp", ramp), ("gap", gap)):
         if not is_finite_number(value) or value < 0:
             raise InputError(f"{where}: {name} is {value!r}: expected a time from 0 up (s)")
-    # a rise within the clock's own rounding is none
-    ramp, gap = float(ramp) if ramp > CLOCK else 0.0, float(gap)
+    # a rise that no number tells from none is none: its steepness would overflow
+    ramp, gap = float(ramp) if ramp > 1e-18 else 0.0, float(gap)
     if full and gap:
         raise InputError(f"{where}: gap is {gap:g} s: expected 0 for full spokes, which run through the centre")
     wide = max(matrix[3 - dimensions :])
