@@ -33,6 +33,8 @@ Out = Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help=
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
 ]
+# What can go wrong with a scanner and is told in a word or a number.
+SCANNER_FAULTS = ("concomitant", "odd_even_phase", "delays")
 # Numbers come as text and are read by `_number`: its error names the option, the value and what would be right.
 Number = str
 
@@ -113,33 +115,56 @@ def phantom(
 
 @app.command()
 def simulate(
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL", help="A preset, or a TOML file.")],
+    protocol: Annotated[
+        str, typer.Argument(metavar="PROTOCOL", help="A preset, a TOML file, or a Pulseq file (.seq).")
+    ],
     phantom: Annotated[str, typer.Option(metavar="NAME|FILE", help="A phantom, or a file that holds one.")],
     rung: Annotated[
-        str, typer.Option(metavar="RUNG", help="matched (the fitted equation) or pools (the sum over all pools).")
+        str,
+        typer.Option(
+            metavar="RUNG",
+            help="matched (the protocol's equation), pools (the sum over all pools), engine (its pulses played) or "
+            "scan (through k-space, coils and reconstruction); a Pulseq file: engine or scan.",
+        ),
     ] = "pools",
     snr: Annotated[
-        Number | None, typer.Option(metavar="S", help="Signal to noise at b = 0; noise-free without it.")
+        Number | None, typer.Option(metavar="S", help="Signal to noise (at b = 0 or TE 0); noise-free without it.")
     ] = None,
     seed: Annotated[Number, typer.Option(metavar="N", help="Seed of the random numbers.")] = "0",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Switch on a confounder of the sequence (off_resonance, ...) or a fault of the scanner "
+            "(concomitant=true, odd_even_phase, delays); may be repeated.",
+        ),
+    ] = None,
     out: Out = None,
 ) -> None:
     """Scan a phantom.
 
-    The scan is written to NetCDF: to ./PROTOCOL.nc without -o.
+    The scan is written to NetCDF: to ./PROTOCOL.nc without -o. A phantom that is named is made for the field strength
+    of the protocol.
     """
     from . import phantoms, simulator
     from .simulator import files
 
     ratio, start = _number("--snr", snr), _seed(seed)
-    chosen = simulator.protocols.get(protocol)
+    pulseq = protocol.endswith(".seq")
+    chosen: Any = files.existing_file(protocol, "a Pulseq file") if pulseq else simulator.protocols.get(protocol)
+    switches, scanner = _confounders(settings, "pulseq" if pulseq else chosen.sequence, rung)
     target = files.output_path(out or f"{Path(protocol).stem}.nc")
     if Path(phantom).suffix:
         bone = phantoms.Phantom.from_netcdf(files.existing_file(phantom, "a phantom"))
     else:
-        bone = phantoms.get(phantom)()
-    with files.writing(target) as place:
-        files.write_scan(simulator.scan(bone, chosen, rung=rung, snr=ratio, seed=start), place)
+        make = phantoms.get(phantom)
+        bone = make() if pulseq or not _takes(make, "field") else make(field=chosen.field_strength)
+    with files.writing(target) as place, _progress(f"simulate {Path(protocol).stem}") as progress:
+        found = simulator.scan(
+            bone, chosen, rung=rung, snr=ratio, seed=start, scanner=scanner, progress=progress, **switches
+        )
+        files.write_scan(found, place)
     print(f"wrote {target}")
 
 
@@ -147,14 +172,24 @@ def simulate(
 def estimate(
     method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Without it: list them.")] = None,
     scan: Annotated[
-        Path | None, typer.Argument(metavar="INPUT", help="A scan: NetCDF, or 4-D NIfTI with a .bval beside it.")
+        Path | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A scan: NetCDF, or 4-D NIfTI; beside it a .bval, or for echoes a .json with EchoTime and the rest.",
+        ),
     ] = None,
     second: Annotated[
-        Path | None, typer.Argument(metavar="INPUT2", help="A second input: the PDFF map of ivim-fat-aware.")
+        Path | None,
+        typer.Argument(
+            metavar="INPUT2", help="The phase (rad) where INPUT is a magnitude; the PDFF map of ivim-fat-aware."
+        ),
     ] = None,
     mask: Annotated[Path | None, typer.Option(metavar="M", help="Voxels to fit; an integer map has labels.")] = None,
     bval: Annotated[Path | None, typer.Option(metavar="F", help="b-values (s/mm2), where not beside INPUT.")] = None,
     sigma: Annotated[Number | None, typer.Option(metavar="S", help="Noise SD, where it is known.")] = None,
+    conjugate: Annotated[
+        bool, typer.Option("--conjugate", help="The scanner's phase turns the other way: fat at positive frequency.")
+    ] = False,
     protocol: Annotated[
         str | None, typer.Option(metavar="P", help="A TOML file (or preset) with TE, TR, field strength.")
     ] = None,
@@ -173,22 +208,33 @@ def estimate(
             print(f"{known:<18} {estimators.get(known).title}")
         return
     chosen = estimators.get(method)
+    encoding = getattr(chosen, "encoding", "b")  # of another package's estimator it may be missing
     if scan is None:
-        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with a .bval beside it")
+        beside = "a .bval" if encoding == "b" else "a JSON sidecar"
+        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it")
     noise_sd = _number("--sigma", sigma)
 
     from . import simulator
-    from .simulator import files, maps, nifti
+    from .simulator import files, maps, multi_echo, nifti
 
     stated = None if protocol is None else simulator.protocols.get(protocol)
-    series = files.read(scan, bval=bval, protocol=stated)
+    echoes = encoding in multi_echo.ENCODINGS
+    if conjugate and not echoes:
+        raise InputError(f"--conjugate turns the phase of complex data; estimate {method} takes magnitudes")
+    phase = second if echoes else None
+    series = files.read(scan, encoding=encoding, second=phase, bval=bval, protocol=stated, conjugate=conjugate)
+    if getattr(chosen, "signal", None) == "complex" and series.dtype.kind != "c":
+        raise InputError(f"estimate {method} needs complex data, and {scan} has no phase: give the phase (rad) as "
+                         "INPUT2 (estimate dixon-magnitude does without)")  # fmt: skip
     for name in (setting.name for setting in chosen.model.settings):
-        if name not in series.coords and name not in series.attrs:
-            sidecar = "a JSON sidecar beside INPUT" if name in ("TE", "TR") else "INPUT"
-            raise InputError(f"estimate {method}: {scan} does not say {name}; state it in {sidecar} or with --protocol")
+        known = [encoding] if name == "TE" and echoes else [name]
+        if not any(n in series.coords or n in series.attrs for n in known):
+            field = multi_echo.SIDECAR_NAMES.get(name)
+            sidecar = f"{field} in a JSON sidecar beside INPUT" if field else "INPUT"
+            raise InputError(f"estimate {method}: {scan} does not say {name}; state it as {sidecar} or with --protocol")
     options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
     _check_kinds(options, chosen.options | {"intervals": False})
-    if second is not None:
+    if second is not None and not echoes:
         if "pdff" not in chosen.options:
             raise InputError(f"estimate {method} takes one input; {second} is a second one")
         if "pdff" in options:
@@ -202,9 +248,13 @@ def estimate(
         report: dict[str, Any] = {"progress": progress} if _takes(chosen, "progress") else {}
         found = chosen(series, mask=None if labels is None else labels > 0, sigma=noise_sd, **options, **report)
         found.attrs.setdefault("protocol", nifti.settings(series))
+        if "reading" in series.attrs:
+            found.attrs["reading"] = series.attrs["reading"]
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
-        inputs = {"scan": scan, "second": second, "mask": mask}
-        if is_nifti:
+        inputs: dict[str, Path | None] = {"scan": scan, "second": second, "mask": mask}
+        if is_nifti and echoes:
+            inputs |= multi_echo.inputs(scan, second)
+        elif is_nifti:
             inputs["bval"] = bval or _if_there(nifti.beside(scan, ".bval"))
             inputs["sidecar"] = _if_there(nifti.beside(scan, ".json"))
         if protocol is not None:
@@ -280,6 +330,20 @@ def _parse(settings: Sequence[str] | None, names: Sequence[str], where: str) -> 
             raise InputError(f"--set {key}: {key} is given twice")
         values[key] = _value(text)
     return values
+
+
+def _confounders(settings: Sequence[str] | None, sequence: str, rung: str) -> tuple[dict[str, Any], Any]:
+    """Return the switches of a sequence that ``--set`` names, and the scanner whose faults it names."""
+    from .simulator import sequences
+    from .simulator.acquisition.scanner import Scanner
+
+    switches = sequences.get(sequence).switches
+    values = _parse(settings, [*switches, *SCANNER_FAULTS], f"sequence {sequence}")
+    faults = {name: values.pop(name) for name in SCANNER_FAULTS if name in values}
+    if faults and rung != "scan":
+        raise InputError(f"--set {next(iter(faults))}: faults of the scanner go with --rung scan, not {rung}")
+    _check_kinds(faults, {name: getattr(Scanner, name) for name in SCANNER_FAULTS})
+    return values, Scanner(**faults) if faults else None
 
 
 def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -311,37 +311,59 @@ def read_scan(path: str | os.PathLike[str]) -> xr.DataArray:
 def read(
     path: str | os.PathLike[str],
     *,
+    encoding: str = "b",
+    second: str | os.PathLike[str] | None = None,
     bval: str | os.PathLike[str] | None = None,
     protocol: Protocol | None = None,
+    conjugate: bool = False,
 ) -> xr.DataArray:
-    """Read a diffusion scan: NetCDF as `bonemri simulate` writes it, or a 4-D NIfTI with its b-values.
+    """Read a scan: NetCDF as `bonemri simulate` writes it, or a 4-D NIfTI with what lies beside it.
 
     Parameters
     ----------
     path : path
         ``.nc``, ``.nii`` or ``.nii.gz``.
+    encoding : str
+        What the last axis of a NIfTI is: ``b`` (b-values), or ``echo`` or ``te`` (echo times, see `multi_echo.read`).
+    second : path, optional
+        The phase (rad) of a multi-echo NIfTI that holds magnitudes.
     bval : path, optional
         The b-values of a NIfTI (s/mm2); the ``.bval`` file beside it where not given.
     protocol : Protocol, optional
-        Gives echo time, repetition time and field strength, before the sidecar; and the b-values, where there is no
-        ``.bval``.
+        Gives echo time, repetition time and field strength, before the sidecar; and the b-values or echo times, where
+        the file has none.
+    conjugate : bool
+        Complex data whose phase turns the other way.
 
     Raises
     ------
     InputError
-        For a file that cannot be read, or does not fit its b-values.
+        For a file that cannot be read, or does not fit what lies beside it.
     """
-    from . import nifti
+    from . import multi_echo, nifti
 
     name = str(path).lower()
+    echoes = encoding in multi_echo.ENCODINGS
+    if bval is not None and echoes:
+        raise InputError(f"--bval {bval} goes with a diffusion series; here the images differ in their echo time")
     if name.endswith(NIFTI_SUFFIXES):
+        if echoes:
+            return multi_echo.read(path, second, protocol, conjugate)
         return nifti.read_diffusion(path, bval=bval, protocol=protocol)
     if not name.endswith(".nc"):
         existing_file(path, "a scan")
         raise InputError(f"{path} is of an unknown kind; a scan is NetCDF (.nc) or NIfTI (.nii, .nii.gz)")
     if bval is not None:
         raise InputError(f"--bval {bval} goes with a NIfTI; {path} carries its b-values itself")
+    if second is not None:
+        raise InputError(f"{second} is a second input; {path} carries its phase itself, where it has one")
     scan = read_scan(path)
+    if conjugate:
+        if not np.iscomplexobj(scan):
+            raise InputError(f"--conjugate turns the phase; {path} has none")
+        scan = scan.conj().assign_attrs(scan.attrs)
+    if echoes and "echo" in scan.coords:
+        multi_echo.check_echoes(scan, str(path))
     return scan if protocol is None else with_protocol(scan, protocol)
 
 

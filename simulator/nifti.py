@@ -121,6 +121,24 @@ def read_bval(path: str | os.PathLike[str]) -> np.ndarray:
     return np.array(values)
 
 
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON sidecar.
+
+    Raises
+    ------
+    InputError
+        For a file that is missing, or that is not one JSON object.
+    """
+    path = files.existing_file(path, "a JSON sidecar")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON: {files.reason(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; a sidecar is one JSON object")
+    return content
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, float]:
     """Read echo time, repetition time (s) and field strength (T) from a BIDS sidecar.
 
@@ -134,13 +152,8 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, float]:
     InputError
         For text that is not JSON, and for a field that is not one positive number.
     """
-    path = files.existing_file(path, "a JSON sidecar")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable JSON: {files.reason(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; a sidecar is one JSON object")
+    path = Path(path)
+    content = read_json(path)
     values = {}
     for field, (coord, unit, meaning) in SIDECAR_FIELDS.items():
         if field not in content:
@@ -222,8 +235,9 @@ def read_diffusion(
 
 
 def settings(scan: xr.DataArray) -> str:
-    """Return what is known of the protocol of a scan, as JSON: its scalar coordinates, and those along b."""
-    known = {str(name): coord for name, coord in scan.coords.items() if coord.dims in ((), ("b",))}
+    """Return what is known of the protocol of a scan, as JSON: its scalar coordinates, and those along its encoding."""
+    encodings = tuple((dim,) for dim in scan.dims if dim not in ("z", "y", "x"))
+    known = {str(name): coord for name, coord in scan.coords.items() if coord.dims in ((), *encodings)}
     return json.dumps({name: coord.values.tolist() for name, coord in known.items()})
 
 
@@ -275,11 +289,11 @@ def read_map(path: str | os.PathLike[str], scan: xr.DataArray, what: str) -> xr.
         values = values[..., 0]
     if values.ndim != 3 or values.shape[::-1] != shape:
         raise InputError(f"{what} {path} has the shape {values.shape}; the scan has {shape[::-1]} (x, y, z)")
-    _same_place(header.get_best_affine(), affine_of(scan), shape, f"{what} {path}")
+    same_place(header.get_best_affine(), affine_of(scan), shape, f"{what} {path}")
     return xr.DataArray(np.ascontiguousarray(values.T), dims=dims)
 
 
-def _same_place(affine: np.ndarray, expected: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+def same_place(affine: np.ndarray, expected: np.ndarray, shape: tuple[int, ...], what: str) -> None:
     """Refuse a map whose voxels lie elsewhere in space: same shape, other slices is a silent error otherwise.
 
     A tenth of a voxel is what rounding in headers can do. An identity affine stands for "not stated".

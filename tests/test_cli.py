@@ -284,7 +284,15 @@ BAD_CALLS = {
     "simulate ivim_marrow --phantom scan.nc": "scan.nc",
     "simulate ivim_marrow --phantom text.nc": "text.nc",
     "simulate ivim_marrow --phantom vials --rung top": "rung",
-    "simulate ivim_marrow --phantom vials --rung engine": "rung",
+    "simulate ivim_marrow --phantom vials --set noise=1": "--set noise: sequence diffusion_spin_echo has no parameter",
+    "simulate dixon_marrow --phantom vials --set off_resonance=far": "off_resonance is 'far': expected a number (Hz)",
+    "simulate dixon_marrow --phantom vials --set concomitant=true": "faults of the scanner go with --rung scan, not",
+    "simulate dixon_marrow --phantom vials --rung scan --set concomitant=1": "concomitant must be true or false",
+    "simulate dixon_marrow --phantom vials --rung scan --set delays=[1e-6,0]": "delays is [1e-06, 0]: expected a time",
+    "simulate dixon_marrow --phantom vials --rung engine --set bipolar_phase=.1": "bipolar_phase is 0.1: expected 0",
+    "simulate none.seq --phantom vials --rung engine": "none.seq: no such file",
+    "simulate text.seq --phantom vials --rung engine": "text.seq",
+    "simulate text.seq --phantom vials --set off_resonance=1": "sequence pulseq has no parameter off_resonance",
     "simulate ivim_marrow --phantom vials --snr 0": "--snr is 0; it must be a positive number",
     "simulate ivim_marrow --phantom vials --snr nan": "--snr is nan; it must be a positive number",
     "simulate ivim_marrow --phantom vials --snr -5": "--snr is -5; it must be a positive number",
@@ -335,7 +343,7 @@ BAD_CALLS = {
     "estimate ivim dwi.nii.gz -o /proc/maps.nc": "cannot write /proc/maps.nc",
     "estimate ivim dwi.nii.gz -o noname": "output noname is a file already",
     "estimate ivim two.nii.gz": "b has 2 different values; at least 4 are needed for 4 unknowns",
-    "estimate ivim-fat-aware dwi.nii.gz": "dwi.nii.gz does not say TE; state it in a JSON sidecar beside INPUT or with",
+    "estimate ivim-fat-aware dwi.nii.gz": "dwi.nii.gz does not say TE; state it as EchoTime in a JSON sidecar",
     "estimate ivim-fat-aware dwi.nii.gz --set pdff=1.5 --protocol ivim_marrow": "pdff",
     "estimate ivim-fat-aware dwi.nii.gz pdff.nii.gz --set pdff=.5 --protocol ivim_marrow": "the PDFF is given twice",
     "validate nothing": "nothing",
@@ -363,7 +371,7 @@ def spoil_phantoms(bone: phantoms.Phantom) -> None:
 @pytest.fixture
 def bad_files(dwi) -> None:
     """The files that the table of bad calls names."""
-    for name in ("text.nii.gz", "text.nc", "text.txt", "text.toml", "noname"):
+    for name in ("text.nii.gz", "text.nc", "text.txt", "text.toml", "text.seq", "noname"):
         Path(name).write_text("this is no image\n")
     Path("cut.nii.gz").write_bytes(Path("dwi.nii.gz").read_bytes()[:900])
     Path("cut.bval").write_text(Path("dwi.bval").read_text())
