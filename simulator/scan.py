@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -101,6 +102,8 @@ def scan(
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
+        if rung in ("engine", "scan"):
+            protocol = _read_on(grid, protocol)
         at = None if rung == "scan" else scanner
         source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, at)
     if rung == "scan":
@@ -274,6 +277,16 @@ def _noise_attrs(
         # what an estimator may be told as sigma: averages make the image's noise smaller
         "image_sd": noise.image_sd(float(noise_sd), 1 if protocol is None else protocol.averages),
     }
+
+
+def _read_on(grid: xr.DataArray, protocol: Protocol) -> Protocol:
+    """The protocol with a readout of the phantom's own voxels where it states none; what is played leaves it room."""
+    stated = not protocol.readout or {"matrix", "fov"} <= set(protocol.readout)
+    if stated or len(grid.dims) != 3 or "voxel_size" not in grid.attrs:
+        return protocol
+    size = np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist()
+    fov = tuple(n * edge for n, edge in zip(grid.shape, size, strict=True))
+    return dataclasses.replace(protocol, readout={"matrix": grid.shape, "fov": fov} | dict(protocol.readout))
 
 
 def _of_file(phantom: Scannable, path: str | Path) -> Protocol:

@@ -63,12 +63,9 @@ class KSpace:
     # -- what is read
 
     def trajectories(self, protocol: Protocol) -> tuple[Trajectory, ...]:
-        """How each point is read: as the protocol says, or on the grid of the phantom where it does not say."""
+        """How each point is read."""
         assert self.sequence.readout is not None
-        matrix = tuple(self.grid.shape)
-        fov = tuple(n * edge for n, edge in zip(matrix, self.size, strict=True))
         entries = {n: v for n, v in protocol.readout.items() if n not in RECONSTRUCTION}
-        entries = {"matrix": matrix, "fov": fov} | entries
         found = self.sequence.readout(dataclasses.replace(protocol, readout=entries))
         return found if isinstance(found, tuple) else (found,) * protocol.points
 
