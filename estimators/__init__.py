@@ -8,13 +8,16 @@ from importlib.metadata import entry_points
 
 from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
+from .fat import dixon
 from .perfusion import adc, ivim, ivim_segmented
 from .perfusion_bayes import ivim_bayes
 from .perfusion_fat import ivim_fat_aware
 from .perfusion_nnls import ivim_nnls
 from .status import Status
 
-registry: dict[str, Estimator] = {e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware)}
+registry: dict[str, Estimator] = {
+    e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware, dixon)
+}
 
 
 def get(name: str) -> Estimator:
@@ -40,6 +43,7 @@ __all__ = [
     "Estimator",
     "Status",
     "adc",
+    "dixon",
     "estimator",
     "get",
     "ivim",

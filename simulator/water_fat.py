@@ -1,6 +1,6 @@
 """Fat's signal relative to water along the echoes, and the water-fat equations with a spectrum filled in.
 
-Shifts are on the scale whose main CH2 peak stands at 1.30 ppm: fat stands still on it, and water moves with temperature.
+Shifts are on the scale whose main CH2 peak stands at 1.30 ppm: fat stands still on it, water moves with temperature.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def spectrum_of(given: Any) -> tissues.Spectrum:
     return tissues.Spectrum(shift, area / area.sum())
 
 
-def fat_signal(
-    times: np.ndarray, field_strength: float, spectrum: tissues.Spectrum, water_shift: float
-) -> np.ndarray:
+def fat_signal(times: np.ndarray, field_strength: float, spectrum: tissues.Spectrum, water_shift: float) -> np.ndarray:
     """Signal of fat relative to water of the same amount, c(t) = sum_m a_m exp(+i 2 pi nu_m t), (point,).
 
     Parameters

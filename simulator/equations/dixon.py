@@ -1,9 +1,9 @@
 """Chemical-shift-encoded imaging of water and fat: Dixon.
 
-Fat is written by its signal relative to water along the echoes, c(t) = sum_m a_m exp(+i 2 pi nu_m t) with areas that sum
-to 1: its real and its imaginary part are settings, `fat_real` and `fat_imag`, so that one equation serves every spectrum
-and every temperature (`water_fat.WaterFat` fills them in). Assumptions common to the page: one field offset and one rate
-a voxel, unless said otherwise; sampling is instantaneous; no J-coupling.
+Fat is written by its signal relative to water along the echoes, c(t) = sum_m a_m exp(+i 2 pi nu_m t) with areas that
+sum to 1: its real and its imaginary part are settings, `fat_real` and `fat_imag`, so that one equation serves every
+spectrum and every temperature (`water_fat.WaterFat` fills them in). Assumptions common to the page: one field offset
+and one rate a voxel, unless said otherwise; sampling is instantaneous; no J-coupling.
 """
 
 from ..model import Quantity
@@ -18,7 +18,7 @@ r2star = Quantity("r2star", "1/s", 0.0, 1000.0, "R2* of the voxel", latex="R_2^*
 r2star_fat = Quantity("r2star_fat", "1/s", 0.0, 1000.0, "R2* of fat", latex=r"R_{2,\mathrm{F}}^*", start=(30.0, 120.0))
 fieldmap = Quantity("fieldmap", "Hz", -1000.0, 1000.0, "offset of water from the scanner's frequency", latex=r"\psi")
 phase = Quantity("phase", "rad", -3.2, 3.2, "phase at TE 0", latex=r"\varphi")
-phase_fat = Quantity("phase_fat", "rad", -3.2, 3.2, "phase of fat at TE 0 less that of water", latex=r"\varphi_\mathrm{F}")
+phase_fat = Quantity("phase_fat", "rad", -3.2, 3.2, "phase of fat less that of water", latex=r"\varphi_\mathrm{F}")
 first_phase = Quantity("first_phase", "rad", -3.2, 3.2, "what the first echo's phase is off", latex=r"\varphi_1")
 bipolar_phase = Quantity("bipolar_phase", "rad", -3.2, 3.2, "what every second echo's phase is off", latex=r"\varphi_2")
 

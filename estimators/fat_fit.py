@@ -1,0 +1,150 @@
+"""Least squares of water, fat, field and R2* of many voxels, by any of the complex water-fat equations.
+
+Starts are linear projections at the field and rate that the field map gives. Each voxel's data are turned back by its
+field first, so that what is left of the field is small: the fit cannot leave the minimum that the map chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..simulator import equations
+from ..simulator.symbolic import Equation
+from . import solver
+from .fat_start import demodulated, projected
+from .fat_train import Train
+
+WINDOW = 200.0
+"""How far the fit may move the field from its start (Hz)."""
+
+BOUNDS = {"fieldmap": (-WINDOW, WINDOW), "r2star": (-300.0, 2000.0), "r2star_fat": (-300.0, 2000.0)}
+"""Noise may carry an estimate of a small R2* below 0; held at 0 it would be biased."""
+
+AMPLITUDES = ("water_real", "water_imag", "fat_amplitude_real", "fat_amplitude_imag")
+TURN = 2.0  # rad; a phase error beyond belongs to another minimum
+
+
+@dataclass(frozen=True)
+class WaterFatFit:
+    """What was found, (voxel,) each; `covariance` for noise of SD 1 in each real channel.
+
+    Attributes
+    ----------
+    water, fat : ndarray of complex
+        At TE 0, in one frame: turned so that their sum is real and positive where the phase is common.
+    field : ndarray
+        In Hz.
+    others : dict of ndarray
+        The non-linear unknowns besides the field: r2star, and r2star_fat, first_phase, bipolar_phase where fitted.
+    covariance : ndarray, (voxel, 4 + others + 1, ...)
+        Of the real and imaginary parts of water and of fat, then `names`.
+    names : tuple of str
+        Of the last columns of `covariance`.
+    cost : ndarray
+        Sum of squared residuals.
+    freedom : int
+        Real numbers less unknowns.
+    status : ndarray of uint16
+    """
+
+    water: np.ndarray
+    fat: np.ndarray
+    field: np.ndarray
+    others: Mapping[str, np.ndarray]
+    covariance: np.ndarray
+    names: tuple[str, ...]
+    cost: np.ndarray
+    freedom: int
+    status: np.ndarray
+
+    def unit_sd(self, name: str) -> np.ndarray:
+        """Standard error of a non-linear unknown for noise of SD 1."""
+        i = 4 + self.names.index(name)
+        variance: np.ndarray = np.sqrt(self.covariance[:, i, i])
+        return variance
+
+
+def fit(
+    data: np.ndarray,
+    train: Train,
+    field: np.ndarray,
+    rate: np.ndarray,
+    *,
+    common: bool = False,
+    dual: bool = False,
+    first: bool = False,
+    bipolar: bool = False,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+) -> WaterFatFit:
+    """Fit all voxels from their starts.
+
+    Parameters
+    ----------
+    data : ndarray of complex, (voxel, point)
+        Not finite: that voxel gets `Status.INVALID` and NaN.
+    train : Train
+    field, rate : ndarray, (voxel,)
+        Starts (Hz, 1/s).
+    common : bool
+        Water and fat have one phase at TE 0.
+    dual : bool
+        Fat has a rate of its own.
+    first, bipolar : bool
+        The phase of the first echo, and what every second echo is off, are unknowns.
+    bounds : mapping, optional
+        Of r2star and r2star_fat (1/s).
+    """
+    turned = demodulated(data, train.times, field)
+    water, fat = projected(turned, train, field=np.zeros(len(data)), rate=rate)
+    start: dict[str, np.ndarray | float] = {"fieldmap": 0.0, "r2star": rate, "r2star_fat": rate}
+    start |= {"first_phase": 0.0, "bipolar_phase": 0.0}
+    known: dict[str, float] = {}
+    equation: Equation
+    if common:
+        equation, names = equations.water_fat_common, ("fieldmap", "r2star")
+        phase = np.angle(water + fat)
+        start |= {"water": (water * np.exp(-1j * phase)).real, "fat": (fat * np.exp(-1j * phase)).real, "phase": phase}
+    else:
+        start |= dict(zip(AMPLITUDES, (water.real, water.imag, fat.real, fat.imag), strict=True))
+        equation, names = equations.water_fat_free, ("fieldmap", "r2star")
+        if dual:
+            equation, names = equations.water_fat_dual, ("fieldmap", "r2star", "r2star_fat")
+        elif first or bipolar:
+            equation = equations.water_fat_uneven
+            known = {n: 0.0 for n, wanted in (("first_phase", first), ("bipolar_phase", bipolar)) if not wanted}
+            names = ("fieldmap", "r2star", *(n for n in ("first_phase", "bipolar_phase") if n not in known))
+    start = {name: np.where(np.isfinite(v), v, 0.0) for name, v in start.items()}
+    limits = {**BOUNDS, **(bounds or {}), "first_phase": (-TURN, TURN), "bipolar_phase": (-TURN, TURN)}
+    limits |= {"phase": (-20.0, 20.0)}
+    unknowns = [q.name for q in equation.unknowns if q.name not in known]
+    limits = {n: pair for n, pair in limits.items() if n in unknowns}
+    settings = {q.name: train.settings[q.name] for q in equation.settings}
+    found = solver.fit(equation, turned, settings, known=known, start=start, bounds=limits, covariance=True)
+    assert found.covariance is not None
+    covariance = found.covariance
+    if common:
+        water, fat, covariance = _one_phase(found, covariance)
+    else:
+        water, fat = (found[a] + 1j * found[b] for a, b in (AMPLITUDES[:2], AMPLITUDES[2:]))
+    others = {name: found[name] for name in names if name != "fieldmap"}
+    freedom = 2 * data.shape[1] - len(found.free)
+    return WaterFatFit(
+        water, fat, field + found["fieldmap"], others, covariance, names, found.cost, freedom, found.status
+    )
+
+
+def _one_phase(found: solver.Fit, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Water and fat in the frame of their common phase: their imaginary parts are 0 and known to be."""
+    sign = np.where(found["water"] + found["fat"] < 0, -1.0, 1.0)  # a phase and the opposite one tie
+    water, fat = found["water"] * sign + 0j, found["fat"] * sign + 0j
+    full = np.zeros((len(sign), 6, 6))
+    place = [0, 2, 4, 5]  # water, fat, fieldmap, r2star among the columns of the free fit
+    mine = [found.free.index(n) for n in ("water", "fat", "fieldmap", "r2star")]
+    part = covariance[:, mine][:, :, mine]
+    part[:, :2, 2:] *= sign[:, None, None]
+    part[:, 2:, :2] *= sign[:, None, None]
+    full[np.ix_(np.arange(len(sign)), place, place)] = part
+    return water, fat, full

@@ -1,0 +1,117 @@
+"""The echo train of a Dixon scan: its times, fat's signal along it, and what is wrong with it, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..simulator import tissues, water_fat
+
+LONGEST = 0.2
+"""Echo time (s) beyond which times were not given in seconds: marrow has decayed by then."""
+
+NEEDS = ("temperature", "shot", "voxel_size")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Echo times and the signal of fat relative to water along them.
+
+    Attributes
+    ----------
+    times : ndarray, (point,)
+        In s.
+    fat : ndarray of complex, (point,)
+        c(t) = sum_m a_m exp(+i 2 pi nu_m t).
+    order : ndarray of int, (point,)
+        Number of each echo after its excitation, from 0.
+    voxel_size : ndarray, (3,), or None
+        Along z, y, x (m), where the scan says.
+    """
+
+    times: np.ndarray
+    fat: np.ndarray
+    order: np.ndarray
+    voxel_size: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls, method: str, protocol: Mapping[str, Any], least: int, spectrum: Any, temperature: float | None
+    ) -> Train:
+        """The train of a scan.
+
+        Parameters
+        ----------
+        method : str
+            Named in errors.
+        protocol : mapping
+            With `echo` (s, (point,)) and `field_strength` (T); `temperature` (C), `shot` and `voxel_size` (m) where the
+            scan states them.
+        least : int
+            Different echo times that the method needs.
+        spectrum
+            As `water_fat.spectrum_of` takes it.
+        temperature : float, optional
+            Of the water (C), before what the scan states. Where neither is known, water stands at 4.70 ppm.
+
+        Raises
+        ------
+        InputError
+            Too few different times, times that are no seconds, a field strength that is none.
+        """
+        times = np.atleast_1d(np.asarray(protocol["echo"], dtype=float))
+        if times.max() > LONGEST:
+            hint = f"expected seconds below {LONGEST:g} (given in ms?)"
+            raise InputError(f"{method}: echo times reach {times.max():g}; {hint}")
+        different = np.unique(np.round(times, 9))
+        if different.size < least:
+            counted = f"{different.size} different time{'s' if different.size != 1 else ''} among {times.size} echoes"
+            raise InputError(f"{method}: echo has {counted}; at least {least} are needed")
+        field = float(np.asarray(protocol["field_strength"]))
+        if not 0.01 <= field <= 15:
+            hint = "given in MHz or mT?"
+            raise InputError(f"{method}: field_strength is {field:g}; expected tesla, 0.01 to 15 ({hint})")
+        if temperature is None and "temperature" in protocol:
+            temperature = float(np.asarray(protocol["temperature"]))
+        if temperature is not None and not -20 <= temperature <= 80:
+            raise InputError(f"{method}: temperature is {temperature:g}; expected C, -20 to 80 (given in K?)")
+        water = water_fat.OUTSIDE_WATER if temperature is None else tissues.water_shift(temperature)
+        fat = water_fat.fat_signal(times, field, water_fat.spectrum_of(spectrum), water)
+        size = protocol.get("voxel_size")
+        # the scan's voxel_size is (z, y, x); one number stands for a cube
+        size = None if size is None else np.broadcast_to(np.asarray(size, dtype=float), (3,))
+        return cls(times, fat, _order(times, protocol.get("shot")), size)
+
+    @property
+    def settings(self) -> dict[str, np.ndarray]:
+        """What the water-fat equations ask of a protocol."""
+        return {
+            "TE": self.times,
+            "fat_real": self.fat.real.copy(),
+            "fat_imag": self.fat.imag.copy(),
+            "first": (self.order == 0).astype(float),
+            "even": (self.order % 2).astype(float),
+        }
+
+    @property
+    def spacing(self) -> float:
+        """The shortest time from echo to echo (s)."""
+        return float(np.diff(np.unique(np.round(self.times, 9))).min())
+
+    def take(self, points: np.ndarray) -> Train:
+        """Some of its echoes."""
+        return Train(self.times[points], self.fat[points], self.order[points], self.voxel_size)
+
+
+def _order(times: np.ndarray, shot: Any) -> np.ndarray:
+    """Number of each echo after its excitation."""
+    shots = np.zeros(times.size) if shot is None else np.broadcast_to(np.asarray(shot), times.shape)
+    order = np.zeros(times.size, int)
+    for one in np.unique(shots):
+        here = shots == one
+        order[here] = np.argsort(np.argsort(times[here], kind="stable"), kind="stable")
+    return order
