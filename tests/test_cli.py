@@ -289,7 +289,7 @@ BAD_CALLS = {
     "simulate dixon_marrow --phantom vials --set concomitant=true": "faults of the scanner go with --rung scan, not",
     "simulate dixon_marrow --phantom vials --rung scan --set concomitant=1": "concomitant must be true or false",
     "simulate dixon_marrow --phantom vials --rung scan --set delays=[1e-6,0]": "delays is [1e-06, 0]: expected a time",
-    "simulate dixon_marrow --phantom vials --rung engine --set bipolar_phase=.1": "bipolar_phase is 0.1: expected 0",
+    "simulate dixon_marrow --phantom vials --rung pools --set bipolar_phase=.1": "bipolar_phase is 0.1: expected 0",
     "simulate none.seq --phantom vials --rung engine": "none.seq: no such file",
     "simulate text.seq --phantom vials --rung engine": "text.seq",
     "simulate text.seq --phantom vials --set off_resonance=1": "sequence pulseq has no parameter off_resonance",

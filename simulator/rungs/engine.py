@@ -30,6 +30,9 @@ SWITCHES = {
     "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
     "off_resonance": "of all pools (Hz)",
     "B1": "transmit field relative to that of the protocol",
+    "initial_phase": "as on rung pools",
+    "first_echo_phase": "as on rung pools",
+    "bipolar_phase": "as on rung pools",
     "kurtosis": "as on rung pools",
     "fat_suppression": "as on rung pools",
 }
@@ -97,6 +100,8 @@ class Engine(Pools):
                     found += part * isolated(plan, points, T1, T2, turning + field["off_resonance"], B1, at)
         if self.switches.get("R2_prime", True):
             found = found * np.exp(-pool.get("R2_prime", default=0.0)[:, None] * dephased(plan, points))
+        if self.sequence.phase_errors is not None:
+            found = found * np.exp(1j * self.sequence.phase_errors(protocol, **self.switches))
         if self.sequence.attenuation is not None:
             found = found * self.sequence.attenuation(pool, protocol, kurtosis=self.switches.get("kurtosis", True))
         return found

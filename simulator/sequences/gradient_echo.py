@@ -34,6 +34,7 @@ def signal(
     R2_prime: bool = True,
     off_resonance: Any = 0.0,
     B1: Any = 1.0,
+    initial_phase: float = 0.0,
     first_echo_phase: float = 0.0,
     bipolar_phase: float = 0.0,
 ) -> NDArray[Any]:
@@ -52,6 +53,8 @@ def signal(
         Of all pools (Hz).
     B1 : float or array (row, 1)
         Transmit field relative to that of the protocol.
+    initial_phase : float
+        Phase (rad) at TE 0 of all pools: that of the pulse and of the receiver.
     first_echo_phase : float
         Phase (rad) by which the first echo of each shot is off, as by eddy currents.
     bipolar_phase : float
@@ -76,17 +79,32 @@ def signal(
     decayed = equations.get("spoiled_gradient_echo").signal(theta, scanner)
     times = np.broadcast_to(protocol["TE"], protocol.points)
     turned = sum_of_lines(pool, protocol, times) * np.exp(2j * np.pi * off_resonance * times)
-    wrong = _wrong_phase(protocol, first_echo_phase, bipolar_phase)
+    wrong = phase_errors(
+        protocol, initial_phase=initial_phase, first_echo_phase=first_echo_phase, bipolar_phase=bipolar_phase
+    )
     return decayed * (turned * np.exp(1j * wrong))
 
 
-def _wrong_phase(protocol: Protocol, first_echo: float, bipolar: float) -> NDArray[np.float64]:
-    """What the scanner adds to the phase of each point (rad)."""
-    if bipolar and polarity(protocol) != "bipolar":
-        raise InputError(f"bipolar_phase is {bipolar:g}: expected 0, as protocol {protocol.name} reads its echoes "
+def phase_errors(
+    protocol: Protocol,
+    *,
+    initial_phase: float = 0.0,
+    first_echo_phase: float = 0.0,
+    bipolar_phase: float = 0.0,
+    **others: Any,
+) -> NDArray[np.float64]:
+    """What the scanner adds to the phase of each point (rad), (point,): the switches of that name; others do nothing.
+
+    Raises
+    ------
+    InputError
+        A phase of bipolar echoes where they are read monopolar.
+    """
+    if bipolar_phase and polarity(protocol) != "bipolar":
+        raise InputError(f"bipolar_phase is {bipolar_phase:g}: expected 0, as protocol {protocol.name} reads its echoes "
                          'monopolar; readout.polarity = "bipolar" says otherwise')  # fmt: skip
     order = echo_numbers(protocol)
-    return first_echo * (order == 0) + bipolar * (order % 2 == 1)
+    return initial_phase + first_echo_phase * (order == 0) + bipolar_phase * (order % 2 == 1)
 
 
 def polarity(protocol: Protocol) -> str:
@@ -185,6 +203,7 @@ def _check(
     R2_prime: Any = True,
     off_resonance: Any = 0.0,
     B1: Any = 1.0,
+    initial_phase: Any = 0.0,
     first_echo_phase: Any = 0.0,
     bipolar_phase: Any = 0.0,
 ) -> None:
@@ -194,7 +213,8 @@ def _check(
         raise InputError(f"off_resonance is {off_resonance!r}: expected a number (Hz)")
     if not (is_finite(B1) and B1 > 0):
         raise InputError(f"B1 is {B1!r}: expected a number above 0, 1 for the nominal one")
-    for name, value in (("first_echo_phase", first_echo_phase), ("bipolar_phase", bipolar_phase)):
+    phases = {"initial_phase": initial_phase, "first_echo_phase": first_echo_phase, "bipolar_phase": bipolar_phase}
+    for name, value in phases.items():
         if not is_finite(value):
             raise InputError(f"{name} is {value!r}: expected a number (rad)")
 
@@ -213,6 +233,7 @@ gradient_echo = Sequence(
         "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
         "off_resonance": "of all pools (Hz)",
         "B1": "transmit field relative to that of the protocol",
+        "initial_phase": "phase of all pools at TE 0 (rad)",
         "first_echo_phase": "phase error of the first echo after each excitation (rad)",
         "bipolar_phase": "phase error of every second echo of a bipolar train (rad)",
     },
@@ -222,4 +243,5 @@ gradient_echo = Sequence(
     magnitude=False,
     played=played,
     readout=readout,
+    phase_errors=phase_errors,
 )

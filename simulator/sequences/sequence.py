@@ -131,6 +131,8 @@ class Sequence:
         How k-space is read, one for each point where they differ; without it there is no rung `scan`.
     attenuation : function (pool, protocol, kurtosis=True) -> ndarray (row, point), optional
         What diffusion and flow leave of the signal that the engines find: the walkers' answer.
+    phase_errors : function (protocol, **switches) -> ndarray (point,), optional
+        Phase (rad) that the scanner adds to each point, of whatever spins: what no pulse has to be played for.
     reference_point : str
         What `reference` is, in words.
     """
@@ -144,6 +146,7 @@ class Sequence:
     played: Callable[[Protocol], tuple[Played, ...]] | None = None
     readout: Callable[[Protocol], Any] | None = None
     attenuation: Callable[..., NDArray[np.float64]] | None = None
+    phase_errors: Callable[..., NDArray[np.float64]] | None = None
     reference_point: str = REFERENCE_POINT
 
     @property
