@@ -40,7 +40,8 @@ FRACTIONS = ("efficiency", "coverage", "prior_coverage", "flagged_rate", "relati
 PRINTED = {"fraction": (100.0, " %"), "points": (100.0, " % points"), "mm2/s": (1e3, " x 1e-3 mm2/s")}
 # How a tissue value is printed: symbol, factor, unit.
 SHOWN = {
-    "f": ("f", 100.0, " %"), "pdff": ("PDFF", 100.0, " %"), "D": ("D", 1e3, " x 1e-3 mm2/s"),
+    "f": ("f", 100.0, " %"), "pdff": ("PDFF", 100.0, " %"), "r2star": ("R2*", 1.0, " 1/s"),
+    "fieldmap": ("field", 1.0, " Hz"), "D": ("D", 1e3, " x 1e-3 mm2/s"),
     "D_star": ("D*", 1e3, " x 1e-3 mm2/s"), "adc": ("ADC", 1e3, " x 1e-3 mm2/s"), "D_star_over_D": ("D*/D", 1.0, ""),
 }  # fmt: skip
 # These are read off other experiments than the grid of cells.
@@ -63,7 +64,7 @@ _KEYS = {"id", "estimator", "quantity", "measurand", "protocol", "snr", "domain"
 class Domain:
     """The cells over which a claim is made.
 
-    ``words`` compares each relative bound SD with the limits of the sheet: *identifiable* where all are within,
+    ``words`` compares each bound SD with the limits of the sheet: *identifiable* where all are within,
     *elsewhere* where one is not, *over_twice* where one is beyond twice its limit, *all_under_half* where all are
     below half. ``ranges`` are intervals of case values; ``D_star_over_D`` is their ratio.
     """
@@ -162,16 +163,29 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A claims file: the claims, when a quantity counts as identifiable, and the fit bounds they are stated with."""
+    """A claims file: the claims, when a quantity counts as identifiable, and the fit bounds they are stated with.
+
+    ``identifiable`` holds limits of relative bound SDs, ``identifiable_sd`` of those that are stated as they are:
+    ``pdff = { sd = 0.02 }``.
+    """
 
     path: Path
     claims: tuple[Claim, ...]
     identifiable: Mapping[str, float]
     bounds: Mapping[str, Mapping[str, tuple[float, float]]]
+    identifiable_sd: Mapping[str, float] = field(default_factory=dict)
 
-    def worst(self, relative: Mapping[str, float]) -> float:
-        """The largest relative bound SD over its limit; 0 where the sheet limits none of the quantities."""
-        return max((abs(relative[q]) / limit for q, limit in self.identifiable.items() if q in relative), default=0.0)
+    def worst(self, relative: Mapping[str, float], sd: Mapping[str, float] | None = None) -> float:
+        """The largest bound SD over its limit; 0 where the sheet limits none of the quantities.
+
+        Parameters
+        ----------
+        relative, sd : mapping
+            Bound SDs, relative to the value and as they are.
+        """
+        found = [abs(relative[q]) / limit for q, limit in self.identifiable.items() if q in relative]
+        found += [(sd or {})[q] / limit for q, limit in self.identifiable_sd.items() if q in (sd or {})]
+        return max(found, default=0.0)
 
 
 def read(path: str | Path) -> Sheet:
@@ -192,10 +206,13 @@ def read(path: str | Path) -> Sheet:
     unknown = set(content) - {"claim", "identifiable", "bounds"}
     if unknown:
         raise InputError(f"{path}: unknown table {sorted(unknown)[0]!r}; use claim, identifiable, bounds")
-    limits = content.get("identifiable", {})
-    for name, value in limits.items():
+    limits = dict(content.get("identifiable", {}))
+    plain = {name: limits.pop(name)["sd"] for name, value in list(limits.items())
+             if isinstance(value, dict) and set(value) == {"sd"}}  # fmt: skip
+    for name, value in (*limits.items(), *plain.items()):
         if not _is_number(value) or value <= 0:
-            raise InputError(f"{path}: [identifiable] {name} = {value!r}; a positive relative SD is expected")
+            right = "a positive relative SD, or { sd = .. }"
+            raise InputError(f"{path}: [identifiable] {name} = {value!r}; {right} is expected")
     bounds = {
         method: {name: _window(path, f"[bounds.{method}] {name}", pair) for name, pair in table.items()}
         for method, table in content.get("bounds", {}).items()
@@ -209,7 +226,7 @@ def read(path: str | Path) -> Sheet:
         if claim.id in seen:
             raise InputError(f"{path}: claim id {claim.id!r} occurs twice; ids are unique")
         seen.add(claim.id)
-    return Sheet(path, tuple(claims), limits, bounds)
+    return Sheet(path, tuple(claims), limits, bounds, plain)
 
 
 def _claims(path: Path, entry: Mapping[str, Any]) -> list[Claim]:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..simulator.model import Model
 from .claims import Sheet, read
 
-AMPLITUDES = ("S0",)  # a scale of the scanner, not a biomarker
+AMPLITUDES = ("S0", "water", "fat")  # a scale of the scanner, not a biomarker
 
 
 class BrokenEstimate(Exception):
@@ -35,7 +35,11 @@ class Defendant:
     model : Model
         The equation it fits: rung ``matched`` scans it, and the bound is taken of it.
     unknowns : tuple of str
-        The model's free unknowns; the others are held.
+        What it estimates, scales of the scanner included.
+    fitted : tuple of str
+        The model's free unknowns; the others are held, at what it is told.
+    magnitude : bool
+        Whether it takes magnitudes alone: of a complex scan it gets them.
     quantities : tuple of str
         What is tried.
     options : frozenset of str
@@ -56,8 +60,10 @@ class Defendant:
     options: frozenset[str]
     sheet: Sheet
     accused: str
+    fitted: tuple[str, ...] = ()
     registered: bool = True
     spatial: bool = False
+    magnitude: bool = False
 
     @property
     def measurands(self) -> dict[str, set[str]]:
@@ -78,6 +84,8 @@ class Defendant:
         BrokenEstimate
             With the reason in one line.
         """
+        if self.magnitude and np.iscomplexobj(scan.values):
+            scan = scan.copy(data=np.abs(scan.values))
         try:
             if self.registered:
                 options = {name: value for name, value in told.items() if name in self.options}
@@ -110,16 +118,20 @@ def registered(estimator: Any, sheets: dict[Path, Sheet]) -> Defendant:
     path = Path(estimator.claims)
     if path not in sheets:
         sheets[path] = read(path)
+    options = frozenset(estimator.options)
+    given = set(estimator.quantities)
     return Defendant(
         name=estimator.name,
         call=estimator,
         model=estimator.model,
         unknowns=tuple(estimator.quantities),
+        fitted=tuple(u.name for u in estimator.model.unknowns if u.name in given or u.name not in options),
         quantities=tuple(q for q in estimator.quantities if q not in AMPLITUDES),
-        options=frozenset(estimator.options),
+        options=options,
         sheet=sheets[path],
         accused=estimator.name,
         spatial=bool(getattr(estimator, "spatial", False)),
+        magnitude=getattr(estimator, "signal", "magnitude") == "magnitude",
     )
 
 

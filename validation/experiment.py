@@ -101,7 +101,7 @@ def warm_up(plan: Plan, scenes: _Scenes, jobs: Sequence[tuple[Case, Defendant]])
     for case, defendant in first.values():
         scene = scenes.of(case, defendant)
         anywhere = {quantity.name: quantity.starts[0] for quantity in defendant.model.unknowns}
-        ladder.bound(defendant.model, defendant.unknowns, anywhere, plan.protocol, 1.0)
+        ladder.bound(defendant, anywhere, plan.protocol, 1.0)
         if not defendant.registered:
             continue
         noisy = add_noise(scene.clean, snr=case.snr, seed=0)
@@ -166,7 +166,8 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     sigma; anything else gets them as a scan of their own.
     """
     noise_sd = float(scene.clean.attrs["signal_reference"]) / case.snr
-    bounds = ladder.bound(defendant.model, defendant.unknowns, scene.theta, plan.protocol, noise_sd)
+    magnitude = defendant.magnitude or not np.iscomplexobj(scene.clean.values)
+    bounds = ladder.bound(defendant, scene.theta, plan.protocol, noise_sd, magnitude)
     worst = _worst(defendant, bounds, scene.theta) if scene.theta else np.nan
     n = case.replicates(defendant.accused, not worst > 1, plan.quick)
     model = defendant.model.name if case.rung == "matched" else ""
@@ -201,7 +202,7 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
     theta = scene.theta or {**scene.known, **{name: float(np.mean(value)) for name, value in limit.items()}}
     if not scene.theta:
-        bounds = ladder.bound(defendant.model, defendant.unknowns, theta, plan.protocol, noise_sd)
+        bounds = ladder.bound(defendant, theta, plan.protocol, noise_sd, magnitude)
         common["worst"] = _worst(defendant, bounds, theta)
     common["residual"] = _residual(defendant, scene, limit, plan.protocol)
     common["limit_status"] = int(np.bitwise_or.reduce(_status(limits).ravel()))
@@ -301,12 +302,13 @@ def _status(estimates: xr.Dataset) -> NDArray[np.uint16]:
 
 
 def _worst(defendant: Defendant, bounds: Mapping[str, float], theta: Mapping[str, float]) -> float:
-    """The largest relative bound SD over its limit; infinite where the quantity is zero or its bound unknown."""
+    """The largest bound SD over its limit; infinite where a relative one is of zero or a bound unknown."""
     relative = {
         name: bounds[name] / abs(theta[name]) if np.isfinite(bounds[name]) and theta.get(name, 0.0) else np.inf
         for name in bounds
     }
-    return float(defendant.sheet.worst(relative))
+    plain = {name: value if np.isfinite(value) else np.inf for name, value in bounds.items()}
+    return float(defendant.sheet.worst(relative, plain))
 
 
 def _residual(

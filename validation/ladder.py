@@ -1,7 +1,11 @@
 """One case on one rung of the ladder: the noise-free scan, what is true of it, and what the estimator may know.
 
 The rungs are never mixed: ``matched`` evaluates the estimator's own fitted equation on the truth, ``pools`` sums all
-pools of the phantom through the physics of the sequence.
+pools of the phantom through the closed-form physics of the sequence, ``engine`` through its pulses, and ``scan`` puts
+that through k-space.
+
+A case names values of the tissue (``pdff``), of the scanner (``fieldmap``, ``B1``) and of the equation (``phase``):
+phantom, scanner and equation take each their own of them.
 """
 
 from __future__ import annotations
@@ -20,12 +24,19 @@ from ..errors import InputError
 from ..simulator import sequences, tissues
 from ..simulator.acquisition.noise import signal_reference
 from ..simulator.acquisition.protocol import Protocol, protocols
-from ..simulator.model import Model, cramer_rao_bound
+from ..simulator.acquisition.scanner import Scanner
+from ..simulator.constants import GYROMAGNETIC
+from ..simulator.model import Model, information
 from ..simulator.scan import scan
+from . import derived
+from .defendant import Defendant
 from .study import Study
 
 # A nuisance that the scanner holds, not the tissue: the efficiency inside the stop bands of the fat suppression.
 SUPPRESSION = "suppression"
+TEMPERATURE = "temperature"  # of the water (C); the truth of the field map moves with it
+# What a whole block or a whole scan has one of: subjects who differ in it are scanned apart.
+APART = (SUPPRESSION, TEMPERATURE, "ndb", "nmidb", "chain_length")
 
 
 @dataclass(frozen=True)
@@ -75,12 +86,19 @@ def phantom_of(study: Study, values: Mapping[str, Any], voxels: int) -> Any:
 
 
 def draw(study: Study, rng: np.random.Generator, subjects: int) -> dict[str, NDArray[np.float64]]:
-    """Nuisances of each subject, uniform over the ranges of ``tissues.toml``."""
-    ranges = tissues.ranges(study.tissue, study.field)
+    """Nuisances of each subject, uniform over the ranges of ``tissues.toml`` or of the study."""
+    ranges = {**tissues.ranges(study.tissue, study.field), **study.ranges}
     missing = [name for name in study.nuisances if name not in ranges]
     if missing:
         raise InputError(f"{study.path}: nuisances: {missing[0]!r} has no range in tissue {study.tissue!r}")
     return {name: rng.uniform(*ranges[name], size=subjects) for name in study.nuisances}
+
+
+def population(study: Study) -> dict[str, float]:
+    """What is known of the nuisances of people one has not measured: the means of the tissue, the middles of ranges."""
+    means = tissues.defaults(study.tissue, study.field) if study.tissue else {}
+    means |= {name: (low + high) / 2 for name, (low, high) in study.ranges.items()}
+    return {name: means[name] for name in study.nuisances if name in means}
 
 
 def scenes(
@@ -100,7 +118,7 @@ def scenes(
     study : Study
     cases : sequence of mapping
         Tissue values of each case; all name the same quantities.
-    rung : {"matched", "pools"}
+    rung : {"matched", "pools", "engine", "scan"}
     protocol : Protocol
     model : Model
         The equation that the estimator fits; the matched rung scans it.
@@ -110,8 +128,7 @@ def scenes(
     switches : mapping, optional
         Confounders of the sequence, as `simulator.scan` takes them.
     """
-    means = tissues.defaults(study.tissue, study.field) if study.tissue else {}
-    means = {name: means[name] for name in study.nuisances if name in means}
+    means = population(study)
     if SUPPRESSION in means:  # what the suppression leaves of the fat: how an equation, which has no peaks, knows it
         left = protocol.fat_suppression.with_efficiency(means[SUPPRESSION])
         means["residual"] = left.residual(*tissues.spectrum())
@@ -124,13 +141,12 @@ def scenes(
         theta = _theta(study, phantom, protocol, model, {**means, **values})
         extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in phantom.truth}
         images = [scan(phantom, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
-        truth = {(name, kind): value for name, value in theta.items() for kind in (name, f"{name}_app")}
+        known = {**theta, **{name: values[name] for name in derived.QUANTITIES if name in values}}
+        truth = {(name, kind): value for name, value in known.items() for kind in (name, f"{name}_app")}
     else:
         theta = {}
         tissue = {**means, **values, **{name: np.tile(value, len(cases)) for name, value in drawn.items()}}
-        phantom = phantom_of(study, tissue, voxels)
-        images = [_scan_pools(phantom, at, tissue, voxels, dict(switches or {})) for at in _with_reference(protocol)]
-        truth = _truth(phantom, protocol, voxels)
+        images, truth = _scan_tissue(study, tissue, voxels, rung, protocol, dict(switches or {}))
     found = []
     for number, case in enumerate(cases):
         part = slice(number * subjects, (number + 1) * subjects)
@@ -159,9 +175,14 @@ def _theta(
     A protocol quantity (adc) is true of the phantom at this protocol; what no phantom has comes from the case.
     """
     voxels = phantom.truth.sizes["y"]
+    names = [quantity.name for quantity in model.unknowns]
+    told = {**derived.unknowns(told), **told}
+    if any(name in phantom.truth for name in names):
+        density = np.asarray(phantom.truth["S0"].values, float).reshape(voxels)
+        told = {**told, **derived.unknowns({"S0": density, **told})}
     theta = {}
-    for name in (quantity.name for quantity in model.unknowns):
-        source = phantom.truth if name in phantom.truth else phantom.truth_at(protocol) if name not in told else {}
+    for name in names:
+        source = phantom.truth if name in phantom.truth else _truth_at(phantom, protocol) if name not in told else {}
         if name in source and bool(source[name].notnull().all()):
             theta[name] = np.asarray(source[name].values, float).reshape(voxels)
         elif name in told:
@@ -171,37 +192,86 @@ def _theta(
     return theta
 
 
-def _scan_pools(
-    phantom: Any, protocol: Protocol, tissue: Mapping[str, Any], voxels: int, switches: dict[str, Any]
-) -> xr.DataArray:
-    efficiency = tissue.get(SUPPRESSION)
-    if efficiency is None or "fat_suppression" in switches:
-        return scan(phantom, protocol, rung="pools", **switches)
-    if np.size(np.unique(efficiency)) == 1:
-        return scan(phantom, protocol, rung="pools", fat_suppression=float(np.unique(efficiency)[0]), **switches)
-    # The suppression of a scan is one number, so subjects who differ in it are scanned apart.
-    image = np.empty((voxels, protocol.points))
-    for value in np.unique(efficiency):
-        alike = np.flatnonzero(efficiency == value)
-        part = scan(_Some(phantom, alike), protocol, rung="pools", fat_suppression=float(value), **switches)
-        image[alike] = part.values.reshape(alike.size, -1)
-    whole = part.isel(y=0, drop=True).expand_dims(y=np.arange(voxels)).transpose("z", "y", "x", ...)
-    return whole.copy(data=image.reshape(whole.shape))
+def _scan_tissue(
+    study: Study, tissue: Mapping[str, Any], voxels: int, rung: str, protocol: Protocol, switches: dict[str, Any]
+) -> tuple[list[xr.DataArray], dict[tuple[str, str], NDArray[np.float64]]]:
+    """The scan, that of the reference point, and what is true, of voxels that are alike in what a block has one of."""
+    apart = [name for name in APART if name in tissue and np.ndim(tissue[name])]
+    if not apart:
+        return _scan_alike(study, tissue, voxels, rung, protocol, switches)
+    table = np.stack([np.broadcast_to(tissue[name], (voxels,)) for name in apart])
+    kinds, kind = np.unique(table, axis=1, return_inverse=True)
+    images: list[xr.DataArray] = []
+    truth: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for number, value in enumerate(kinds.T):
+        alike = np.flatnonzero(kind.ravel() == number)
+        own = {name: each[alike] if np.ndim(each) else each for name, each in tissue.items()}
+        own |= dict(zip(apart, map(float, value), strict=True))
+        part, true = _scan_alike(study, own, alike.size, rung, protocol, switches)
+        if not images:
+            images = [_wider(image, voxels) for image in part]
+            truth = {key: np.full(voxels, np.nan) for key in true}
+        for whole, image in zip(images, part, strict=True):
+            whole.values[:, alike] = image.values
+        for key, each in true.items():
+            truth[key][alike] = each
+    return images, truth
 
 
-class _Some:
-    """Some voxels of a block, as a phantom of their own."""
+def _scan_alike(
+    study: Study, tissue: Mapping[str, Any], voxels: int, rung: str, protocol: Protocol, switches: dict[str, Any]
+) -> tuple[list[xr.DataArray], dict[tuple[str, str], NDArray[np.float64]]]:
+    switches = dict(switches)
+    if SUPPRESSION in tissue and "fat_suppression" not in switches:
+        switches["fat_suppression"] = float(tissue[SUPPRESSION])
+    phantom = phantom_of(study, tissue, voxels)
+    warmer = 0.0
+    if TEMPERATURE in tissue:
+        warmer = tissues.water_shift(float(tissue[TEMPERATURE])) - tissues.water_shift()
+        phantom = _Warmed(phantom, warmer)
+    b0, b1 = (None if name not in tissue else
+              np.broadcast_to(np.asarray(tissue[name], float), (voxels,)).reshape(1, voxels, 1)
+              for name in ("fieldmap", "B1"))  # fmt: skip
+    scanner = None if b0 is None and b1 is None else Scanner(b0=b0, b1=b1)
+    images = [scan(phantom, at, rung=rung, scanner=scanner, **switches) for at in _with_reference(protocol)]
+    truth = _truth(phantom, protocol, voxels)
+    if "fieldmap" in tissue or "off_resonance" in switches:  # where water stands: the field, and its own shift
+        moved = warmer * 1e-6 * GYROMAGNETIC["1H"] * protocol.field_strength
+        offset = np.asarray(tissue.get("fieldmap", 0.0), float) + switches.get("off_resonance", 0.0) + moved
+        truth["fieldmap", "fieldmap"] = np.broadcast_to(offset, (voxels,))
+    return images, truth
 
-    def __init__(self, phantom: Any, voxels: NDArray[np.intp]) -> None:
-        self.truth = phantom.truth.isel(y=voxels)
-        self.pools = phantom.pools.isel(y=voxels)
+
+def _wider(image: xr.DataArray, voxels: int) -> xr.DataArray:
+    """An empty scan of so many voxels."""
+    shape = (1, voxels, *image.shape[2:])
+    whole = image.isel(y=0, drop=True).expand_dims(y=np.arange(voxels)).transpose(*image.dims)
+    return whole.copy(data=np.zeros(shape, image.dtype))
+
+
+class _Warmed:
+    """A block whose water stands elsewhere in the spectrum, by so many ppm."""
+
+    def __init__(self, phantom: Any, ppm: float) -> None:
+        self.truth, self.own = phantom.truth, phantom
+        water = (phantom.pools["kind"] != "fat") & (phantom.pools["kind"] != "mineral")
+        self.pools = phantom.pools.assign(shift=phantom.pools["shift"] + xr.where(water, ppm, 0.0))
+
+    def truth_at(self, protocol: Protocol) -> xr.Dataset:
+        """As without."""
+        return self.own.truth_at(protocol)
+
+
+def _truth_at(phantom: Any, protocol: Protocol) -> Any:
+    """Truth that needs a protocol: that of diffusion scans."""
+    return phantom.truth_at(protocol) if "b" in protocol else {}
 
 
 def _truth(phantom: Any, protocol: Protocol, voxels: int) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Truth by quantity and measurand: ``f_app`` is a second truth of the quantity ``f``."""
     found = {}
-    for source in (phantom.truth, phantom.truth_at(protocol)):
-        for name in source.data_vars:
+    for source in (phantom.truth, _truth_at(phantom, protocol)):
+        for name in source:
             flat = np.asarray(source[name].values, float).reshape(voxels)
             found[str(name), str(name)] = flat
             if str(name).endswith("_app"):
@@ -210,19 +280,30 @@ def _truth(phantom: Any, protocol: Protocol, voxels: int) -> dict[tuple[str, str
 
 
 def bound(
-    model: Model, free: Sequence[str], theta: Mapping[str, float], protocol: Protocol, noise_sd: float
+    defendant: Defendant, theta: Mapping[str, float], protocol: Protocol, noise_sd: float, magnitude: bool = True
 ) -> dict[str, float]:
-    """Cramer-Rao bound (SD) of each free unknown for Rician magnitudes; NaN where theta is incomplete.
+    """Cramer-Rao bound (SD) of each quantity that an estimator gives; NaN where theta is incomplete.
 
     Averages lower the noise of the image, and so the bound.
+
+    Parameters
+    ----------
+    theta : mapping
+        The model's unknowns.
+    noise_sd : float
+        Of each real channel, of one acquisition.
+    magnitude : bool
+        Whether the data are magnitudes, with Rician noise.
     """
+    model = defendant.model
     names = [quantity.name for quantity in model.unknowns]
-    free = [name for name in free if name in names]
-    if not free or not all(np.isfinite(theta.get(name, np.nan)) for name in names):
-        return dict.fromkeys(free, np.nan)
+    theta = {**{name: float(value) for name, value in derived.unknowns(theta).items()}, **theta}
+    if not defendant.fitted or not all(np.isfinite(theta.get(name, np.nan)) for name in names):
+        return dict.fromkeys(defendant.unknowns, np.nan)
     image_sd = noise_sd / np.sqrt(protocol.averages)
-    found = cramer_rao_bound(model, {name: theta[name] for name in names}, protocol, image_sd, "rician", free)
-    return dict(zip(free, map(float, found[0]), strict=True))
+    noise = "rician" if magnitude else "gaussian"
+    matrix = information(model, {name: theta[name] for name in names}, protocol, image_sd, noise, defendant.fitted)[0]
+    return derived.deviations(defendant.unknowns, defendant.fitted, theta, matrix)
 
 
 def replicate(clean: xr.DataArray, n: int) -> xr.DataArray:

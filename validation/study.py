@@ -18,12 +18,13 @@ from .claims import RUNGS, SHOWN
 
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
-          "subjects_quick", "nuisances", "grid", "confounder", "prior"}  # fmt: skip
+          "subjects_quick", "nuisances", "ranges", "base", "grid", "confounder", "budget", "prior"}  # fmt: skip
 _GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full",
          "estimators", "values", "replicates"}  # fmt: skip
 _CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
 _PRIOR = {"snr", "n", "n_quick", "n_exact", "wrong"}
-CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "spectrum", "noise")
+_BUDGET = {"snr", "n", "n_quick", "values", "strengths"}
+CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "belief", "spectrum", "noise")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,11 @@ class Confounder:
 
 @dataclass(frozen=True)
 class Study:
-    """What is tried: read it with `load`, list its cases with `cases`."""
+    """What is tried: read it with `load`, list its cases with `cases`.
+
+    ``base`` are values of every case that does not say otherwise; ``ranges`` are those of nuisances that belong to no
+    tissue, such as B1 and temperature, and their middles are what an estimator believes.
+    """
 
     name: str
     title: str
@@ -87,8 +92,11 @@ class Study:
     subjects: int
     subjects_quick: int
     nuisances: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]]
+    base: Mapping[str, float]
     grids: tuple[Mapping[str, Any], ...]
     confounders: tuple[Confounder, ...]
+    budget: Mapping[str, Any]
     prior: Mapping[str, Any]
     text: str
     path: Path
@@ -96,7 +104,7 @@ class Study:
     def cases(self, quick: bool) -> list[Case]:
         """The cases of the full or of the quick run, in a fixed order."""
         found = [case for grid in self.grids if grid.get("quick" if quick else "full", not quick)
-                 for case in _cases(grid)]  # fmt: skip
+                 for case in _cases(grid, self.base)]  # fmt: skip
         return found
 
 
@@ -133,8 +141,10 @@ def load(path: str | Path) -> Study:
     field = content.get("field", 3.0)
     ends = tissues.ranges(content["tissue"], field) if "tissue" in content else {}
     grids = [_checked_grid(path, f"grid {number}", grid, ends) for number, grid in enumerate(grids, 1)]
-    prior = content.get("prior", {})
-    _known(path, "[prior]", prior, _PRIOR)
+    tables = {name: content.get(name, {}) for name in ("prior", "budget", "base", "ranges")}
+    _known(path, "[prior]", tables["prior"], _PRIOR)
+    _known(path, "[budget]", tables["budget"], _BUDGET)
+    _check_values(path, tables["base"], tables["ranges"])
     return Study(
         name=content.get("name", path.stem),
         title=content.get("title", path.stem),
@@ -148,15 +158,30 @@ def load(path: str | Path) -> Study:
         subjects=int(content.get("subjects", 32)),
         subjects_quick=int(content.get("subjects_quick", 4)),
         nuisances=tuple(content.get("nuisances", ())),
+        ranges={name: (float(low), float(high)) for name, (low, high) in tables["ranges"].items()},
+        base={name: float(value) for name, value in tables["base"].items()},
         grids=tuple(grids),
         confounders=tuple(_confounder(path, entry) for entry in content.get("confounder", [])),
-        prior=prior,
+        budget=tables["budget"],
+        prior=tables["prior"],
         text=text,
         path=path,
     )
 
 
-def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
+def _check_values(path: Path, base: Any, ranges: Any) -> None:
+    for where, table in (("[base]", base), ("[ranges]", ranges)):
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {where} = {table!r}; a table is expected")
+    for name, value in base.items():
+        if not _is_number(value):
+            raise InputError(f"{path}: [base] {name} = {value!r}; a number is expected")
+    for name, ends in ranges.items():
+        if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and ends[0] <= ends[1]):
+            raise InputError(f"{path}: [ranges] {name} = {ends!r}; [low, high] is expected")
+
+
+def _cases(grid: Mapping[str, Any], base: Mapping[str, float]) -> Iterator[Case]:
     values = grid["values"]
     axes = [[float(v) for v in _list(values[name])] for name in values]
     replicates = {k: int(v) for k, v in grid.get("replicates", {}).items()}
@@ -165,6 +190,7 @@ def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
          **replicates}  # fmt: skip
     for point in itertools.product(*axes):
         tissue = tuple(zip(values, point, strict=True))
+        rest = tuple((key, value) for key, value in base.items() if key not in values)
         name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if value)
         for snr in _list(grid["snr"]):
             for nuisances in _list(grid.get("nuisances", "known")):
@@ -172,7 +198,7 @@ def _cases(grid: Mapping[str, Any]) -> Iterator[Case]:
                     yield Case(
                         # The columns of the table have no place for it, so the case says when sigma was not given.
                         name=name if sigma == "given" else f"{name}, sigma not given",
-                        rung=grid["rung"], snr=float(snr), nuisances=nuisances, sigma=sigma, values=tissue,
+                        rung=grid["rung"], snr=float(snr), nuisances=nuisances, sigma=sigma, values=tissue + rest,
                         estimators=tuple(grid.get("estimators", ())), n=n,
                     )  # fmt: skip
 
@@ -199,7 +225,7 @@ def _checked_grid(path: Path, where: str, grid: Any, ends: Mapping[str, Any]) ->
     values = {}
     for name, value in grid["values"].items():
         found = [getattr(ends[name], v) if v in ("low", "high") and name in ends else v for v in _list(value)]
-        if not found or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found):
+        if not found or not all(map(_is_number, found)):
             right = 'a number, "low" or "high" of the tissue\'s range, or a list of them'
             raise InputError(f"{path}: {where}: values.{name} = {value!r}; {right} is expected")
         values[name] = found
@@ -215,7 +241,7 @@ def _confounder(path: Path, entry: Any) -> Confounder:
     if entry["kind"] not in CONFOUNDER_KINDS:
         raise InputError(f"{where}: kind = {entry['kind']!r}; one of {', '.join(CONFOUNDER_KINDS)}")
     strengths = _list(entry["strengths"])
-    if not strengths or not all(isinstance(s, (int, float)) for s in strengths):
+    if not strengths or not all(map(_is_number, strengths)):
         raise InputError(f"{where}: strengths = {entry['strengths']!r}; a list of numbers is expected")
     return Confounder(
         name=entry["name"], title=entry.get("title", entry["name"]), kind=entry["kind"], key=entry.get("key", ""),
@@ -237,8 +263,12 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return _is_number(value) and value > 0
 
 
 def _shown(key: str, value: float) -> str:
