@@ -83,7 +83,7 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
                         else:
                             before += 1
                 if way == 0:  # labels: given those of the voxels before, and what those after say
-                    pick, least = 0, np.inf
+                    pick, lowest = 0, np.inf
                     for k in range(n):
                         value = misfit[v, k]
                         for e in range(6):
@@ -95,8 +95,8 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
                             else:
                                 d = gap(field[u, label[u]], field[v, k], span)
                                 value += cost[e // 2] * min(d / reach[e // 2], 1.0)
-                        if value < least:
-                            pick, least = k, value
+                        if value < lowest:
+                            pick, lowest = k, value
                     if label[v] != pick:
                         label[v] = pick
                         changed += 1

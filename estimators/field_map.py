@@ -25,9 +25,11 @@ REACH = 1000.0  # Hz; the field lies within, or within half a period of the echo
 NODES = 12  # of the grid for each turn of the fastest term: the expansion about a node is then good to 1e-4 of a term
 ROOM = 5  # minima kept of each voxel
 CAP = 30.0  # a minimum this much worse (in -log likelihood) than the best is not considered: 7.7 sigma
-STEP_COST, STEP = 8.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-8)
+STEP_COST, STEP = 6.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-6)
+LOOSE = 0.15  # of the cost of steps: a choice that changes where neighbours bind so much less is called ambiguous
 SURE = 18.0  # half of 6 sigma squared
 AGAINST = 6.0  # a choice that its own data speak against this much is called ambiguous, whatever the neighbours say
+CLOSE = 1  # times that voxels among ambiguous ones become ambiguous themselves
 SWEEPS = 60
 MAX_SNR = 1e4  # the noise is at least the typical signal over this: the minima themselves are no more exact
 BRIGHT = 6.0  # standard deviations by which a voxel's power exceeds that of noise alone
@@ -132,9 +134,8 @@ def solve(
             raise InputError(f"field map: {len(times)} echoes leave no residual to tell the noise by; give sigma")
         variance = float(np.median(found.residual[:, 0])) / stats.chi2.median(freedom)
         variance = max(variance, float(np.median(power)) / len(times) / MAX_SNR**2)
-        noise, spread = np.sqrt(variance), np.full(len(values), variance)
-    else:
-        spread = (noise if np.ndim(noise) == 0 else noise[inside]) ** 2 + np.zeros(len(values))
+        noise = float(np.sqrt(variance))
+    spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
     expected = 2 * len(times)
     bright = power > spread * (expected + BRIGHT * np.sqrt(2 * expected))
     chosen = _choose(found, spread, _Graph.of(inside, bright, voxel_size, tables.period))
@@ -229,7 +230,8 @@ class _Minima:
     @classmethod
     def of(cls, values: np.ndarray, tables: _Tables) -> _Minima:
         n_voxel = len(values)
-        out = cls(*(np.zeros((n_voxel, ROOM), np.float32) for _ in range(3)), np.zeros(n_voxel, np.int64))
+        field, residual, r2star = (np.zeros((n_voxel, ROOM), np.float32) for _ in range(3))
+        out = cls(field, residual, r2star, np.zeros(n_voxel, np.int64))
         threads.each_block(n_voxel, partial(out._block, _compiled("field_minima.py").minima, values, tables))
         return out
 
@@ -291,12 +293,8 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     width = max(int(count.max()), 2)
     misfit = np.ascontiguousarray(np.where(near, misfit, np.float32(np.inf))[:, :width])
     field = np.ascontiguousarray(found.field[:, :width])
-    label = np.zeros(n_voxel, np.int8)
-    message = np.zeros((n_voxel, 6, width), np.float32)
-    _compiled("field_labels.py").settle(
-        field, misfit, np.maximum(count, 1), graph.beside, graph.cost, graph.step, graph.period, SWEEPS, message, label
-    )
-    del message
+    count = np.maximum(count, 1)
+    label, loose = (_settled(field, misfit, count, graph, graph.cost * bond) for bond in (1.0, LOOSE))
     others = misfit.copy()
     others[rows, label] = np.inf
     second = others.argmin(axis=1)
@@ -305,14 +303,30 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     alone = ~np.isfinite(gain)
     mine = field[rows, label].astype(float)
     other = np.where(alone, np.nan, field[rows, second].astype(float))
-    sheet, evidence, rim = np.zeros(n_voxel, np.int64), np.zeros(n_voxel), np.zeros(n_voxel)
+    sheet, evidence, sure = np.zeros(n_voxel, np.int64), np.zeros(n_voxel), np.zeros(n_voxel, bool)
     loops = _compiled("field_sheets.py")
-    loops.sheets(mine, other, gain, graph.beside, graph.cost, graph.step, graph.period, sheet, evidence, rim)
-    unsure = ~alone & ((evidence + rim < SURE) | (evidence < -AGAINST))
+    bonds = (graph.beside, graph.cost, graph.step, graph.period)
+    loops.sheets(mine, other, gain, *bonds, SURE, sheet, evidence, sure)
+    loops.borders(mine, other, gain, *bonds, SURE, sure)
+    sure &= (label == loose) & (evidence >= -AGAINST)
+    for _ in range(CLOSE):
+        closed = np.zeros(n_voxel, bool)
+        loops.close(sheet, graph.beside, sure, closed)
+        sure = closed
+    unsure = ~alone & ~sure
     r2star = found.r2star[rows, label].astype(float)
     loops.unwrap(mine, graph.beside, graph.period, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64))
     evidence = np.where(alone, np.inf, 2 * evidence)
     return _Choice(mine, r2star, other, evidence, unsure)
+
+
+def _settled(field: np.ndarray, misfit: np.ndarray, count: np.ndarray, graph: _Graph, cost: np.ndarray) -> np.ndarray:
+    """Number of the chosen minimum of each voxel, where a step of the field costs this."""
+    label = np.zeros(len(field), np.int8)
+    message = np.zeros((len(field), 6, field.shape[1]), np.float32)
+    settle = _compiled("field_labels.py").settle
+    settle(field, misfit, count, graph.beside, cost, graph.step, graph.period, SWEEPS, message, label)
+    return label
 
 
 def _rates(grid: np.ndarray | None, n_point: int) -> np.ndarray:

@@ -89,8 +89,8 @@ def _top(p, reach):
 )  # fmt: skip
 def minima(
     real, imag, psi, rates, periodic, pairs, diagonal, projector, lag, turn, sums, second, total, total_turn, first,
-    last, field, cost, r2star, count,
-):
+    last, field, cost, r2star, count
+):  # fmt: skip
     """Minima of voxels first to last: field (Hz), residual and R2* (voxel, candidate), least residual first.
 
     Parameters

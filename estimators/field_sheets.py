@@ -12,7 +12,7 @@ from ..simulator.lanes import FASTMATH
 
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
 _F1, _D1 = types.float64[::1], types.Array(types.float64, 1, "C", readonly=True)
-_I1, _I2 = types.int64[::1], types.int32[:, ::1]
+_I1, _I2, _B1 = types.int64[::1], types.int32[:, ::1], types.boolean[::1]
 
 
 @njit(inline="always", **_options)
@@ -33,9 +33,12 @@ def _root(parent, v):
     return v
 
 
-@njit(types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, _I1, _F1, _F1), nogil=True, cache=True, **_options)
-def sheets(field, other, gain, beside, cost, reach, span, sheet, evidence, rim):
-    """Regions that can be swapped as a whole.
+@njit(
+    types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, types.float64, _I1, _F1, _B1),
+    nogil=True, cache=True, **_options,
+)  # fmt: skip
+def sheets(field, other, gain, beside, cost, reach, span, needed, sheet, evidence, sure):
+    """Regions that can be swapped as a whole, and which of them are sure.
 
     Parameters
     ----------
@@ -45,14 +48,16 @@ def sheets(field, other, gain, beside, cost, reach, span, sheet, evidence, rim):
         Misfit of the second best less that of the chosen.
     beside, cost, reach, span
         As in `field_labels.settle`.
-    sheet, evidence, rim : (voxel,)
-        Results: number of the voxel's sheet (that of its first voxel), sum of `gain` over the sheet, and what steps
-        along the rim would cost more after a swap.
+    needed : float
+        What a sheet's evidence, with what steps at its rim towards sure voxels would cost after a swap, has to reach.
+    sheet, evidence, sure : (voxel,)
+        Results: number of the voxel's sheet (that of its first voxel), sum of `gain` over the sheet, whether sure.
     """
     n_voxel = field.shape[0]
+    rim = np.zeros(n_voxel)
     for v in range(n_voxel):
         sheet[v] = v
-        evidence[v] = rim[v] = 0.0
+        evidence[v] = 0.0
     for v in range(n_voxel):
         for axis in range(3):
             u = beside[v, 2 * axis + 1]
@@ -62,19 +67,60 @@ def sheets(field, other, gain, beside, cost, reach, span, sheet, evidence, rim):
                     sheet[max(a, b)] = min(a, b)
     for v in range(n_voxel):
         sheet[v] = _root(sheet, v)
+        sure[v] = np.isnan(other[v])
+        if not sure[v]:
+            evidence[sheet[v]] += gain[v]
+    more = True
+    while more:  # certainty spreads from sheets that are sure by themselves; those that are not lend each other none
+        more = False
+        rim[:] = 0.0
+        for v in range(n_voxel):
+            if not sure[sheet[v]]:
+                for e in range(6):
+                    u = beside[v, e]
+                    if u >= 0 and sure[sheet[u]]:
+                        after = min(gap(other[v], field[u], span) / reach[e // 2], 1.0)
+                        now = min(gap(field[v], field[u], span) / reach[e // 2], 1.0)
+                        rim[sheet[v]] += cost[e // 2] * (after - now)
+        for v in range(n_voxel):
+            if sheet[v] == v and not sure[v] and evidence[v] + rim[v] >= needed:
+                sure[v] = more = True
     for v in range(n_voxel):
-        s = sheet[v]
-        if np.isnan(other[v]):
-            continue
-        evidence[s] += gain[v]
+        evidence[v], sure[v] = evidence[sheet[v]], sure[sheet[v]]
+
+
+@njit(types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, types.float64, _B1), nogil=True, cache=True, **_options)
+def borders(field, other, gain, beside, cost, reach, span, needed, sure):
+    """Strike from `sure` the voxels at a step of the field that a swap of theirs would only move.
+
+    There a voxel may belong to the one side or, swapped, to the other; its own data and its other neighbours tell.
+    """
+    for v in range(field.shape[0]):
+        margin, movable = gain[v], False
         for e in range(6):
             u = beside[v, e]
-            if u >= 0 and sheet[u] != s:
-                reach_, most = reach[e // 2], cost[e // 2]
-                after = min(gap(other[v], field[u], span) / reach_, 1.0)
-                rim[s] += most * (after - min(gap(field[v], field[u], span) / reach_, 1.0))
-    for v in range(n_voxel - 1, -1, -1):
-        evidence[v], rim[v] = evidence[sheet[v]], rim[sheet[v]]
+            if u >= 0:
+                after, now = (
+                    gap(other[v], field[u], span) / reach[e // 2],
+                    gap(field[v], field[u], span) / reach[e // 2],
+                )
+                movable |= after < 1.0 and now >= 1.0
+                margin += cost[e // 2] * (min(after, 1.0) - min(now, 1.0))
+        if movable and margin < needed:
+            sure[v] = False
+
+
+@njit(types.void(_I1, _I2, _B1, _B1), nogil=True, cache=True, **_options)
+def close(sheet, beside, sure, closed):
+    """Leave in `closed` the sure voxels of which more than half the neighbours in their sheet are sure."""
+    for v in range(sheet.shape[0]):
+        unsure = total = 0
+        for e in range(6):
+            u = beside[v, e]
+            if u >= 0 and sheet[u] == sheet[v]:
+                total += 1
+                unsure += not sure[u]
+        closed[v] = sure[v] and (unsure == 0 or 2 * unsure < total)
 
 
 @njit(types.void(_F1, _I2, types.float64, _I1, _I1), nogil=True, cache=True, **_options)
