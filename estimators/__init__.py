@@ -8,15 +8,17 @@ from importlib.metadata import entry_points
 
 from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
-from .fat import dixon
+from .fat import dixon, dixon_mixed
+from .fat_few import dixon_2pt, dixon_3pt
 from .perfusion import adc, ivim, ivim_segmented
 from .perfusion_bayes import ivim_bayes
 from .perfusion_fat import ivim_fat_aware
 from .perfusion_nnls import ivim_nnls
 from .status import Status
 
+FAT = (dixon, dixon_2pt, dixon_3pt, dixon_mixed)
 registry: dict[str, Estimator] = {
-    e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware, dixon)
+    e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware, *FAT)
 }
 
 
@@ -44,6 +46,9 @@ __all__ = [
     "Status",
     "adc",
     "dixon",
+    "dixon_2pt",
+    "dixon_3pt",
+    "dixon_mixed",
     "estimator",
     "get",
     "ivim",

@@ -54,6 +54,8 @@ class Estimator:
         TOML file of what it claims, and where it is known to fail.
     encoding : str
         The encoding dimension of its input.
+    aliases : tuple of str
+        Other names that the encoding dimension may have.
     needs : tuple of str
         Protocol values that the core reads besides the model's settings, where the scan states them.
     measurand : dict
@@ -77,6 +79,7 @@ class Estimator:
     source: str
     claims: Path
     encoding: str
+    aliases: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     measurand: Mapping[str, str] | None = None
     signal: str = "magnitude"
@@ -124,6 +127,9 @@ class Estimator:
         InputError
             If the scan, the mask, sigma or an option is not what it should be.
         """
+        for alias in self.aliases:
+            if isinstance(scan, xr.DataArray) and alias in scan.dims and self.encoding not in scan.dims:
+                scan = scan.rename({alias: self.encoding})
         data, dims = self._data(scan)
         image = region = _Image.of(dims, data.shape[:-1], mask)
         if self.spatial:
@@ -218,7 +224,7 @@ class Estimator:
                 raise InputError(f"{self.name}: the scan lacks {name}; give it as a coordinate or in attrs")
             if not np.isfinite(value).all():
                 raise InputError(f"{self.name}: {name} has values that are not finite")
-            if name == self.encoding and (value < 0).any():
+            if name == self.encoding and (value < 0).any() and not self.aliases:
                 raise InputError(f"{self.name}: {name} has negative values ({value.min():g}); expected {name} >= 0")
             protocol[name] = value
         return protocol

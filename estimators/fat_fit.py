@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,7 @@ def fit(
     dual: bool = False,
     first: bool = False,
     bipolar: bool = False,
+    rate_known: bool = False,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> WaterFatFit:
     """Fit all voxels from their starts.
@@ -94,6 +96,8 @@ def fit(
         Fat has a rate of its own.
     first, bipolar : bool
         The phase of the first echo, and what every second echo is off, are unknowns.
+    rate_known : bool
+        R2* is held at its start.
     bounds : mapping, optional
         Of r2star and r2star_fat (1/s).
     """
@@ -101,7 +105,7 @@ def fit(
     water, fat = projected(turned, train, field=np.zeros(len(data)), rate=rate)
     start: dict[str, np.ndarray | float] = {"fieldmap": 0.0, "r2star": rate, "r2star_fat": rate}
     start |= {"first_phase": 0.0, "bipolar_phase": 0.0}
-    known: dict[str, float] = {}
+    known: dict[str, Any] = {}
     equation: Equation
     if common:
         equation, names = equations.water_fat_common, ("fieldmap", "r2star")
@@ -116,6 +120,8 @@ def fit(
             equation = equations.water_fat_uneven
             known = {n: 0.0 for n, wanted in (("first_phase", first), ("bipolar_phase", bipolar)) if not wanted}
             names = ("fieldmap", "r2star", *(n for n in ("first_phase", "bipolar_phase") if n not in known))
+    if rate_known:
+        known, names = {"r2star": np.where(np.isfinite(rate), rate, 0.0)}, ("fieldmap",)
     start = {name: np.where(np.isfinite(v), v, 0.0) for name, v in start.items()}
     limits = {**BOUNDS, **(bounds or {}), "first_phase": (-TURN, TURN), "bipolar_phase": (-TURN, TURN)}
     limits |= {"phase": (-20.0, 20.0)}

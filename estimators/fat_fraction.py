@@ -30,6 +30,9 @@ class Weights:
         return Weights(*(v[where] if np.size(v) > 1 else v for v in parts))  # type: ignore[index]
 
 
+UNWEIGHTED = Weights()
+
+
 @dataclass(frozen=True)
 class Fraction:
     """Values and, for noise of SD 1, standard errors; `weight_sd` is what the errors of the weights add to pdff.
@@ -66,7 +69,7 @@ class Fraction:
 
 
 def fraction_of(
-    water: np.ndarray, fat: np.ndarray, covariance: np.ndarray, weights: Weights = Weights(), kind: str = "real"
+    water: np.ndarray, fat: np.ndarray, covariance: np.ndarray, weights: Weights = UNWEIGHTED, kind: str = "real"
 ) -> Fraction:
     """Fraction and amplitudes.
 
@@ -115,8 +118,8 @@ def fraction_of(
                 by_water = ((share * along - u) / size, share * along / size)
                 gradients["pdff"] = tuple(np.where(fatty, a, b) for a, b in zip(by_fat, by_water, strict=True))
     sd = {name: np.sqrt(_covariance(g, g, covariance)) for name, g in gradients.items()}
-    moments = np.stack([_covariance(a, b, covariance) for a, b in ((of_fat, of_fat), (of_fat, of_sum), (of_sum, of_sum))],
-                       axis=-1)  # fmt: skip
+    pairs = ((of_fat, of_fat), (of_fat, of_sum), (of_sum, of_sum))
+    moments = np.stack([_covariance(a, b, covariance) for a, b in pairs], axis=-1)
     weight_sd = np.abs(pdff * (1 - pdff)) * np.hypot(weights.water_error, weights.fat_error)
     return Fraction(pdff, values["water"], values["fat"], sd, weight_sd, f_along.real, size, moments)
 

@@ -36,6 +36,17 @@ def projected(data: np.ndarray, train: Train, field: np.ndarray, rate: np.ndarra
     return (ff * bw - wf * bf) / determinant, (ww * bf - wf.conj() * bw) / determinant
 
 
+def projected_covariance(train: Train, rate: np.ndarray) -> np.ndarray:
+    """Of the real and imaginary parts of water and of fat at a known field and rate, noise of SD 1, (voxel, 4, 4)."""
+    decay = np.exp(-np.multiply.outer(rate, train.times))
+    basis = np.stack([decay + 0j, decay * train.fat], axis=-1)
+    inverse = np.linalg.pinv(np.swapaxes(basis.conj(), 1, 2) @ basis, hermitian=True)
+    out = np.empty((len(decay), 2, 2, 2, 2))
+    out[:, :, 0, :, 0] = out[:, :, 1, :, 1] = inverse.real
+    out[:, :, 1, :, 0], out[:, :, 0, :, 1] = inverse.imag, -inverse.imag
+    return out.reshape(-1, 4, 4)
+
+
 def demodulated(data: np.ndarray, times: np.ndarray, field: np.ndarray) -> np.ndarray:
     """Data turned back by each voxel's field (Hz), (voxel, point)."""
     turned: np.ndarray = data * np.exp(-2j * np.pi * np.multiply.outer(field, times))
@@ -60,6 +71,7 @@ def field_of(
     train: Train,
     sigma: float | np.ndarray | None,
     *,
+    rate: float | None = None,
     common: bool = False,
     even: bool = False,
     first: bool = False,
@@ -74,6 +86,8 @@ def field_of(
     train : Train
     sigma : float or ndarray, (voxel,), optional
         Noise SD of each real channel.
+    rate : float, optional
+        R2* where it is known (1/s).
     common : bool
         Water and fat have one phase at TE 0.
     even, first : bool
@@ -89,9 +103,12 @@ def field_of(
     space = (1,) * (3 - len(space)) + space
     images, masks = data.reshape(-1, *space, data.shape[-1])[..., points], mask.reshape(-1, *space)
     noise = np.broadcast_to(np.asarray(np.nan if sigma is None else sigma), mask.size).reshape(masks.shape)
+    # a phase common to all echoes is free: times may run from the first, where some lie before a spin echo
+    times = train.times[points] - min(float(train.times.min()), 0.0)
+    grid = None if rate is None else np.array([rate])
     found = [
         field_map.solve(
-            image, inside, train.times[points], train.fat[points], common_phase=common, voxel_size=size,
+            image, inside, times, train.fat[points], common_phase=common, voxel_size=size, r2star_grid=grid,
             sigma=None if sigma is None else (sd if np.ndim(sigma) else float(sd.flat[0])),
         )
         for image, inside, sd in zip(images, masks, noise, strict=True)

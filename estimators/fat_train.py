@@ -14,6 +14,9 @@ from ..simulator import tissues, water_fat
 LONGEST = 0.2
 """Echo time (s) beyond which times were not given in seconds: marrow has decayed by then."""
 
+ENCODINGS = ("time",)
+"""What the dimension of echoes may be called besides `echo`: times after a spin echo."""
+
 NEEDS = ("temperature", "shot", "voxel_size")
 
 
@@ -64,9 +67,9 @@ class Train:
             Too few different times, times that are no seconds, a field strength that is none.
         """
         times = np.atleast_1d(np.asarray(protocol["echo"], dtype=float))
-        if times.max() > LONGEST:
+        if np.abs(times).max() > LONGEST:
             hint = f"expected seconds below {LONGEST:g} (given in ms?)"
-            raise InputError(f"{method}: echo times reach {times.max():g}; {hint}")
+            raise InputError(f"{method}: echo times reach {np.abs(times).max():g}; {hint}")
         different = np.unique(np.round(times, 9))
         if different.size < least:
             counted = f"{different.size} different time{'s' if different.size != 1 else ''} among {times.size} echoes"
@@ -84,34 +87,13 @@ class Train:
         size = protocol.get("voxel_size")
         # the scan's voxel_size is (z, y, x); one number stands for a cube
         size = None if size is None else np.broadcast_to(np.asarray(size, dtype=float), (3,))
-        return cls(times, fat, _order(times, protocol.get("shot")), size)
+        return cls(times, fat, water_fat.echo_order(times, protocol.get("shot")), size)
 
     @property
     def settings(self) -> dict[str, np.ndarray]:
         """What the water-fat equations ask of a protocol."""
-        return {
-            "TE": self.times,
-            "fat_real": self.fat.real.copy(),
-            "fat_imag": self.fat.imag.copy(),
-            "first": (self.order == 0).astype(float),
-            "even": (self.order % 2).astype(float),
-        }
-
-    @property
-    def spacing(self) -> float:
-        """The shortest time from echo to echo (s)."""
-        return float(np.diff(np.unique(np.round(self.times, 9))).min())
+        return water_fat.settings_of(self.times, self.fat, self.order)
 
     def take(self, points: np.ndarray) -> Train:
         """Some of its echoes."""
         return Train(self.times[points], self.fat[points], self.order[points], self.voxel_size)
-
-
-def _order(times: np.ndarray, shot: Any) -> np.ndarray:
-    """Number of each echo after its excitation."""
-    shots = np.zeros(times.size) if shot is None else np.broadcast_to(np.asarray(shot), times.shape)
-    order = np.zeros(times.size, int)
-    for one in np.unique(shots):
-        here = shots == one
-        order[here] = np.argsort(np.argsort(times[here], kind="stable"), kind="stable")
-    return order

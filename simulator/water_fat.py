@@ -79,12 +79,26 @@ def fat_signal(times: np.ndarray, field_strength: float, spectrum: tissues.Spect
     return turned
 
 
-def columns(
-    times: np.ndarray, field_strength: float, spectrum: tissues.Spectrum, water_shift: float
-) -> dict[str, np.ndarray]:
-    """The settings TE, fat_real and fat_imag of the water-fat equations, (point,) each; arguments of `fat_signal`."""
-    c = fat_signal(times, field_strength, spectrum, water_shift)
-    return {"TE": np.asarray(times, float), "fat_real": c.real.copy(), "fat_imag": c.imag.copy()}
+def echo_order(times: np.ndarray, shot: Any = None) -> np.ndarray:
+    """Number of each echo after its excitation, from 0, (point,); `shot` numbers the excitations of a train."""
+    times = np.asarray(times, dtype=float)
+    shots = np.zeros(times.shape) if shot is None else np.broadcast_to(np.asarray(shot), times.shape)
+    order = np.zeros(times.shape, int)
+    for one in np.unique(shots):
+        here = shots == one
+        order[here] = np.argsort(np.argsort(times[here], kind="stable"), kind="stable")
+    return order
+
+
+def settings_of(times: np.ndarray, fat: np.ndarray, order: np.ndarray) -> dict[str, np.ndarray]:
+    """What the water-fat equations ask of a protocol: echo times (s), c(t), and each echo's number, (point,) each."""
+    return {
+        "TE": np.asarray(times, dtype=float),
+        "fat_real": fat.real.copy(),
+        "fat_imag": fat.imag.copy(),
+        "first": (order == 0).astype(float),
+        "even": (order % 2).astype(float),
+    }
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class WaterFat:
     Attributes
     ----------
     equation : str
-        One of the water-fat equations that take no more than TE and the spectrum.
+        One of the water-fat equations.
     spectrum : str, or as `spectrum_of` takes it
     temperature : float
         Of the water (C).
@@ -129,9 +143,10 @@ class WaterFat:
                 protocol[q.name]
             except KeyError:
                 raise InputError(f"{self.name}: the protocol lacks {q.name} ({q.unit}): {q.meaning}") from None
-        water = tissues.water_shift(self.temperature)
         times, field = np.atleast_1d(protocol["TE"]), float(protocol["field_strength"])
-        return columns(times, field, spectrum_of(self.spectrum), water)
+        fat = fat_signal(times, field, spectrum_of(self.spectrum), tissues.water_shift(self.temperature))
+        filled = settings_of(times, fat, echo_order(times, protocol.get("shot")))
+        return {q.name: filled[q.name] for q in self._equation.settings}
 
     def signal(self, theta: Values, protocol: Mapping[str, Any]) -> np.ndarray:
         """Signal, (voxel, point)."""

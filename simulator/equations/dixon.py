@@ -42,6 +42,7 @@ even = Quantity("even", "1", 0.0, 1.0, "1 at every second echo of a train, else 
 SPECTRUM = (fat_real, fat_imag)
 
 _SIGNAL = "(W + F*(fat_real + I*fat_imag))*exp(2*pi*I*fieldmap*TE - r2star*TE)"
+_POLAR = {"W": "S0*(1 - pdff)*exp(I*phase)", "F": "S0*pdff*exp(I*phase + I*phase_fat)"}
 _FREE = {"W": "water_real + I*water_imag", "F": "fat_amplitude_real + I*fat_amplitude_imag"}
 _SOURCE = "Yu et al., Magn Reson Med 60:1122 (2008), doi:10.1002/mrm.21737"
 
@@ -49,7 +50,7 @@ water_fat = Equation(
     name="water_fat",
     title="Water and fat by fraction, each with its own phase",
     formula=_SIGNAL,
-    where={"W": "S0*(1 - pdff)*exp(I*phase)", "F": "S0*pdff*exp(I*(phase + phase_fat))"},
+    where=_POLAR,
     unknowns=(S0, pdff, r2star, fieldmap, phase, phase_fat),
     settings=(TE, *SPECTRUM),
     source=_SOURCE,
@@ -98,12 +99,23 @@ water_fat_uneven = Equation(
     assumptions="A free phase of the first echo leaves its magnitude alone: the likelihood of mixed fitting.",
 )
 
+water_fat_mixed = Equation(
+    name="water_fat_mixed",
+    title="Water and fat by fraction, over a train whose first echo's phase is off",
+    formula=_SIGNAL[:-1] + " + I*first_phase*first)",
+    where=_POLAR,
+    unknowns=(S0, pdff, r2star, fieldmap, phase, phase_fat, first_phase),
+    settings=(TE, *SPECTRUM, first),
+    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045",
+    assumptions="A phase of its own leaves the first echo's magnitude alone to be fitted.",
+)
+
 water_fat_magnitude = Equation(
     name="water_fat_magnitude",
     title="Magnitude of water and fat",
-    formula="sqrt((water + fat*fat_real)**2 + (fat*fat_imag)**2)*exp(-r2star*TE)",
-    unknowns=(water, fat, r2star),
+    formula="S0*sqrt((1 - pdff + pdff*fat_real)**2 + (pdff*fat_imag)**2)*exp(-r2star*TE)",
+    unknowns=(S0, pdff, r2star),
     settings=(TE, *SPECTRUM),
     source="Bydder et al., Magn Reson Imaging 26:347 (2008), doi:10.1016/j.mri.2007.08.012",
-    assumptions="One phase at TE 0; noise-free magnitudes.",
+    assumptions="One phase at TE 0; noise-free magnitudes. Exchanging water and fat changes little: two minima.",
 )

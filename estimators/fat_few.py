@@ -1,0 +1,111 @@
+"""Water and fat from two or three complex echoes: `dixon-2pt`, `dixon-3pt`.
+
+So few echoes do not tell R2*: it is given, or taken as none. Three tell the field voxel by voxel; two leave two fields
+that fit each voxel alike, one with water and fat exchanged, and the choice rests on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..simulator.water_fat import WaterFat
+from . import fat_start
+from .estimate import estimator
+from .fat_fraction import FRACTIONS
+from .fat_maps import CLAIMS, QUANTITIES, choose, fitted, without_fit
+from .fat_start import Start
+from .fat_train import ENCODINGS, NEEDS, Train
+from .fat_two import two_echoes
+
+FEW = {name: entry for name, entry in QUANTITIES.items() if name != "r2star"}
+
+
+def _rate(method: str, r2star: float | np.ndarray, n: int) -> np.ndarray:
+    """The given R2*, (voxel,)."""
+    rate = np.broadcast_to(np.asarray(r2star, dtype=float), (n,))
+    if (rate < 0).any() or (rate > 2000).any() or (rate.size and np.isnan(rate).all()):
+        raise InputError(f"{method}: r2star reaches {rate.min():g} to {rate.max():g}; expected 1/s, 0 to 2000")
+    return np.where(np.isfinite(rate), rate, 0.0)
+
+
+@estimator(
+    name="dixon-3pt",
+    title="Water, fat and field from three complex echoes, R2* given or none",
+    modality="fat",
+    model=WaterFat(),
+    quantities=FEW,
+    source="Glover and Schneider, Magn Reson Med 18:371 (1991), doi:10.1002/mrm.1910180211",
+    claims=CLAIMS,
+    encoding="echo",
+    aliases=ENCODINGS,
+    needs=NEEDS,
+    signal="complex",
+    spatial=True,
+)
+def dixon_3pt(
+    data: np.ndarray,
+    protocol: Mapping[str, Any],
+    sigma: float | np.ndarray | None,
+    intervals: bool,
+    *,
+    mask: np.ndarray,
+    r2star: float | np.ndarray = 0.0,
+    fraction: str = "real",
+    spectrum: Any = "fat_marrow",
+    temperature: float | None = None,
+) -> dict[str, Any]:
+    """PDFF, field, water and fat from three echoes or more, with `r2star` (1/s) known: a number or a map.
+
+    Other options as for `dixon`.
+    """
+    choose("dixon-3pt", "fraction", fraction, FRACTIONS)
+    train = Train.of("dixon-3pt", protocol, 3, spectrum, temperature)
+    rate = _rate("dixon-3pt", r2star, mask.size)
+    start = fat_start.field_of(data, mask, train, sigma, rate=float(np.median(rate)))
+    start = Start(start.field, rate, start.ambiguous)
+    return fitted(data, mask, train, start, sigma, intervals, names=tuple(FEW), fraction=fraction, rate_known=True)
+
+
+@estimator(
+    name="dixon-2pt",
+    title="Water and fat from two complex echoes with a field smooth over neighbours, R2* given or none",
+    modality="fat",
+    model=WaterFat(),
+    quantities=FEW,
+    source="Eggers et al., Magn Reson Med 65:96 (2011), doi:10.1002/mrm.22578",
+    claims=CLAIMS,
+    encoding="echo",
+    aliases=ENCODINGS,
+    needs=NEEDS,
+    signal="complex",
+    spatial=True,
+)
+def dixon_2pt(
+    data: np.ndarray,
+    protocol: Mapping[str, Any],
+    sigma: float | np.ndarray | None,
+    intervals: bool,
+    *,
+    mask: np.ndarray,
+    r2star: float | np.ndarray = 0.0,
+    fraction: str = "real",
+    spectrum: Any = "fat_marrow",
+    temperature: float | None = None,
+) -> dict[str, Any]:
+    """PDFF, field, water and fat from two echoes, with `r2star` (1/s) known: a number or a map.
+
+    The standard errors are those of water and fat in a known field; nothing is left to tell the noise by, so that they
+    are NaN unless the noise SD is given. Other options as for `dixon`.
+    """
+    choose("dixon-2pt", "fraction", fraction, FRACTIONS)
+    train = Train.of("dixon-2pt", protocol, 2, spectrum, temperature)
+    if train.times.size != 2:
+        remedy = "take two of them, or dixon, which takes all"
+        raise InputError(f"dixon-2pt: the scan has {train.times.size} echoes; {remedy}")
+    rate = _rate("dixon-2pt", r2star, mask.size)
+    found, ambiguous = two_echoes(data, mask, train, rate)
+    return without_fit(found, mask, data, ambiguous, sigma, intervals, names=tuple(FEW), fraction=fraction)

@@ -1,0 +1,197 @@
+"""The images of a water-fat estimate: filled in chunk by chunk, with errors, intervals and status at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from . import fat_fit
+from .fat_fraction import UNWEIGHTED, Fraction, Weights, fraction_of
+from .fat_start import Start
+from .fat_train import Train
+from .status import Status
+from .uncertainty import Noise, noise_of
+
+CLAIMS = Path(__file__).with_name("fat.claims.toml")
+QUANTITIES = {
+    "pdff": ("1", "proton density fat fraction"),
+    "r2star": ("1/s", "apparent transverse relaxation rate"),
+    "fieldmap": ("Hz", "offset of water from the scanner's frequency"),
+    "water": ("a.u.", "signal of water at TE 0"),
+    "fat": ("a.u.", "signal of fat at TE 0"),
+}
+EXTRAS = {
+    "t2star": ("s", "apparent transverse relaxation time"),
+    "r2star_fat": ("1/s", "apparent transverse relaxation rate of fat"),
+    "first_phase": ("rad", "what the phase of the first echo is off"),
+    "bipolar_phase": ("rad", "what the phase of every second echo is off"),
+}
+IDENTIFIED = {"pdff": 0.10, "r2star": 100.0}
+"""Standard errors beyond which a reader would not call a map a measurement: 10 points, 100 1/s."""
+
+MISFIT = 3.0
+"""Residual over the noise SD beyond which the model does not explain a voxel: by noise alone below 1 in 1e9 for six
+degrees of freedom. Then the errors of the model exceed what the standard errors tell."""
+
+LOW_SNR = 3.0
+"""Strongest echo over the noise SD of a channel: of six echoes of noise alone the strongest has about 2.5."""
+
+CHUNK = 1 << 16
+"""Voxels that are fitted at a time; their covariances are dropped before the next."""
+
+
+def choose(method: str, option: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that an option does not have."""
+    if value not in allowed:
+        raise InputError(f"{method}: option {option} is {value!r}; expected {' or '.join(allowed)}")
+
+
+class Maps:
+    """The images of an estimate while its voxels are filled in, chunk by chunk, for noise of SD 1.
+
+    Standard errors are scaled by the noise SD at the end: where it is not given it is known only when all is fitted.
+    """
+
+    def __init__(self, shape: tuple[int, ...], names: tuple[str, ...]) -> None:
+        n = int(np.prod(shape))
+        self.shape = shape
+        self.values = {name: np.full(n, np.nan) for name in names}
+        self.unit_sd = {name: np.full(n, np.nan) for name in names}
+        self.weight_sd = np.zeros(n)
+        self.cost = np.full(n, np.nan)
+        self.status = np.zeros(n, np.uint16)
+        self.ratio: dict[str, np.ndarray] = {}
+
+    def keep(self, some: np.ndarray, found: fat_fit.WaterFatFit, part: Fraction) -> None:
+        """Fill in some voxels."""
+        for name in ("pdff", "water", "fat"):
+            self.values[name][some] = getattr(part, name)
+            self.unit_sd[name][some] = part.unit_sd[name]
+        self.values["fieldmap"][some] = found.field
+        self.unit_sd["fieldmap"][some] = found.unit_sd("fieldmap")
+        for name, value in found.others.items():
+            if name in self.values:
+                self.values[name][some], self.unit_sd[name][some] = value, found.unit_sd(name)
+        if "t2star" in self.values:
+            rate = found.others["r2star"]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                time = np.where(rate > 0, 1.0 / rate, np.nan)  # noise may carry a small rate below 0: it has no time
+                self.values["t2star"][some] = time
+                self.unit_sd["t2star"][some] = found.unit_sd("r2star") * time * time
+        self.weight_sd[some] = part.weight_sd
+        self.cost[some] = found.cost
+        self.status[some] = found.status
+
+    def keep_ratio(self, where: np.ndarray, fraction: Fraction) -> None:
+        """What the interval of the fraction needs."""
+        if not self.ratio:
+            n = len(self.cost)
+            self.ratio = {"along": np.full(n, np.nan), "sum": np.full(n, np.nan), "moments": np.full((n, 3), np.nan)}
+        for name, array in self.ratio.items():
+            array[where] = getattr(fraction, name)
+
+    def finished(
+        self, data: np.ndarray, freedom: int, sigma: float | np.ndarray | None, intervals: bool
+    ) -> dict[str, np.ndarray]:
+        """The estimate: values, standard errors, intervals, status."""
+        settled = (self.status & ~np.uint16(Status.AT_BOUND | Status.AMBIGUOUS)) == 0
+        noise = noise_of(self.cost, freedom, np.isfinite(self.cost) & settled, sigma)
+        scale = np.asarray(noise.sd) * noise.widening
+        out: dict[str, np.ndarray] = {}
+        for name, value in self.values.items():
+            out[name] = value
+            out[f"{name}_sd"] = self.unit_sd[name] * scale
+        out["pdff_sd"] = np.hypot(out["pdff_sd"], self.weight_sd)
+        if intervals:
+            ratio = Fraction(out["pdff"], out["water"], out["fat"], {}, self.weight_sd, **self.ratio)
+            out["pdff_lo"], out["pdff_hi"] = ratio.interval(noise.sd, noise.quantile)
+        out["status"] = self.status | doubts(data, out, noise)
+        with np.errstate(invalid="ignore"):
+            misfit = self.cost > freedom * (MISFIT * np.asarray(noise.sd)) ** 2
+        out["status"][misfit & (freedom > 0)] |= np.uint16(Status.OUTSIDE_DOMAIN)
+        return {name: value.reshape(self.shape) for name, value in out.items()}
+
+
+def doubts(data: np.ndarray, out: Mapping[str, np.ndarray], noise: Noise) -> np.ndarray:
+    """Status bits of weak and of undetermined voxels."""
+    status = np.zeros(len(data), np.uint16)
+    with np.errstate(invalid="ignore"):
+        strongest = np.abs(data).max(axis=1)
+        status[strongest < LOW_SNR * np.asarray(noise.sd)] |= np.uint16(Status.LOW_SIGNAL)
+        for name, most in IDENTIFIED.items():
+            if name in out:
+                status[(out[f"{name}_sd"] > most) & np.isfinite(out[name])] |= np.uint16(Status.NOT_IDENTIFIABLE)
+    return status
+
+
+def fitted(
+    data: np.ndarray,
+    mask: np.ndarray,
+    train: Train,
+    start: Start,
+    sigma: float | np.ndarray | None,
+    intervals: bool,
+    *,
+    names: tuple[str, ...],
+    fraction: str = "real",
+    weights: Weights = UNWEIGHTED,
+    **model: Any,
+) -> dict[str, np.ndarray]:
+    """Fit every voxel of the mask from its start: `names` with standard errors, intervals where wanted, status.
+
+    Parameters
+    ----------
+    data : ndarray of complex, (..., point)
+    mask : ndarray of bool, (...)
+    train : Train
+    start : Start
+        Over the flat order of the image.
+    sigma, intervals
+        As the core of an estimator takes them.
+    names : tuple of str
+        Of the quantities that are returned.
+    fraction, weights
+        As `fraction_of` takes them.
+    **model
+        As `fat_fit.fit` takes them.
+    """
+    flat = data.reshape(-1, data.shape[-1])
+    maps = Maps(mask.shape, names)
+    inside = np.flatnonzero(mask)
+    freedom = 0
+    for a in range(0, inside.size, CHUNK):
+        some = inside[a : a + CHUNK]
+        found = fat_fit.fit(flat[some], train, start.field[some], start.r2star[some], **model)
+        freedom = found.freedom
+        part = fraction_of(found.water, found.fat, found.covariance, weights.take(some), fraction)
+        maps.keep(some, found, part)
+        maps.status[some] |= np.where(start.ambiguous[some], Status.AMBIGUOUS, 0).astype(np.uint16)
+        if intervals:
+            maps.keep_ratio(some, part)
+    return maps.finished(flat, freedom, sigma, intervals)
+
+
+def without_fit(
+    found: fat_fit.WaterFatFit,
+    mask: np.ndarray,
+    data: np.ndarray,
+    ambiguous: np.ndarray,
+    sigma: float | np.ndarray | None,
+    intervals: bool,
+    *,
+    names: tuple[str, ...],
+    fraction: str,
+) -> dict[str, np.ndarray]:
+    """As `fitted`, of what was found over the mask without residuals; `ambiguous` is (voxel of the mask,)."""
+    maps = Maps(mask.shape, names)
+    inside = np.flatnonzero(mask)
+    part = fraction_of(found.water, found.fat, found.covariance, kind=fraction)
+    maps.keep(inside, found, part)
+    maps.status[inside] |= np.where(ambiguous, Status.AMBIGUOUS, 0).astype(np.uint16)
+    if intervals:
+        maps.keep_ratio(inside, part)
+    return maps.finished(data.reshape(-1, data.shape[-1]), 0, sigma, intervals)
