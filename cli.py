@@ -354,6 +354,8 @@ def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             good, right = isinstance(value, bool), "true or false"
         elif isinstance(default, int | float):
             good, right = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        elif name == "spectrum":
+            good, right = isinstance(value, str | list), "a name, [shifts, areas] or [ndb, nmidb, chain length]"
         elif isinstance(default, str):
             good, right = isinstance(value, str), "a word"
         else:

@@ -73,7 +73,8 @@ def read(
     -------
     DataArray
         (z, y, x, echo), echoes in the order of their times (s); ``field_strength`` (T), ``TR`` (s) and ``flip_angle``
-        (rad) where they are known; the affine (mm) and, where something was made of the data, ``reading`` in attrs.
+        (rad) where they are known; the affine (mm), ``voxel_size`` (m) and, where something was made of the data,
+        ``reading`` in attrs.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def read(
         dims=("z", "y", "x", "echo"),
         coords={"echo": ("echo", echo[order], _described("echo"))},
         name="signal",
-        attrs={"units": "1", "long_name": "signal", "affine": [float(v) for v in header.get_best_affine().ravel()]},
+        attrs={"units": "1", "long_name": "signal", **_place(header.get_best_affine())},
     )
     for name, value in constants.items():
         scan.coords[name] = ((), value, _described(name))
@@ -220,7 +221,8 @@ def _with_second(
     if how:
         told.append(how)
     values = np.where(values < 0, np.nan, values)  # a magnitude below 0 means nothing, whatever its phase
-    turned: np.ndarray = values * np.exp(1j * phase)
+    with np.errstate(invalid="ignore"):  # a phase that is infinite turns into NaN
+        turned: np.ndarray = values * np.exp(1j * phase)
     return turned
 
 
@@ -280,6 +282,9 @@ def _echo_times(places: list[Path], contents: list[dict[str, Any]], volumes: int
         times = _times(places[0], numbered)
     else:
         return None
+    if times.size == 1:
+        raise InputError(f"{places[0]}: EchoTime is {times[0]:g}, one echo; {WHAT} has a list of times (s), one for "
+                         "each image along the last axis, or is a set of files called echo-1, echo-2, ...")  # fmt: skip
     if times.size != volumes:
         raise InputError(f"{places[0]}: EchoTime has {times.size} value{'s' * (times.size != 1)} and the image "
                          f"{volumes} echoes; it must be a list of {volumes} times (s)")  # fmt: skip
@@ -310,6 +315,12 @@ def _check_repetition(place: Path, found: dict[str, Any]) -> None:
     if TR > LONGEST_REPETITION or (TR > LONG_REPETITION and angle < LARGE_ANGLE):
         at = f" at a flip angle of {angle:g} degrees" if "flip_angle" in found else ""
         raise InputError(f"{place}: RepetitionTime is {TR:g}{at}; given in ms? It must be in s, as {TR / 1000:g}")
+
+
+def _place(affine: np.ndarray) -> dict[str, list[float]]:
+    """Where the voxels lie (mm), and how large they are (m; z, y, x)."""
+    edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[::-1]
+    return {"affine": [float(v) for v in affine.ravel()], "voxel_size": [float(edge) * 1e-3 for edge in edges]}
 
 
 def _described(name: str) -> dict[str, str]:

@@ -24,8 +24,9 @@ ARBITRARY = ("arbitrary", "arb", "a.u.")
 ROUNDING = 1e-3
 """Of a turn: what converters' rounding may add to the ends of a range."""
 
-REACHES = 0.5
-"""A phase wraps: over the voxels of an image it comes near both ends of its range, at least to this part of them."""
+REACHES = 0.9
+"""A phase wraps: over the voxels of an image it comes near both ends of its range, at least to this part of them. No
+two of the ranges are so near that values could do so in both."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Scale:
 SCALES = (
     Scale("degrees", -180, 180, 360, False),
     Scale("degrees", 0, 360, 360, False),
+    Scale("12-bit integers -2048 to 2047", -2048, 2047, 4096, True),
     Scale("thousandths of a rad", -3142, 3142, 2000 * math.pi, True),
     Scale("12-bit integers 0 to 4095", 0, 4095, 4096, True),
-    Scale("12-bit integers -2048 to 2047", -2048, 2047, 4096, True),
     Scale("12-bit integers -4096 to 4094", -4096, 4095, 8192, True),
     Scale("16-bit integers 0 to 65535", 0, 65535, 65536, True),
     Scale("16-bit integers -32768 to 32767", -32768, 32767, 65536, True),

@@ -101,8 +101,8 @@ def phase_errors(
         A phase of bipolar echoes where they are read monopolar.
     """
     if bipolar_phase and polarity(protocol) != "bipolar":
-        raise InputError(f"bipolar_phase is {bipolar_phase:g}: expected 0, as protocol {protocol.name} reads its echoes "
-                         'monopolar; readout.polarity = "bipolar" says otherwise')  # fmt: skip
+        raise InputError(f"bipolar_phase is {bipolar_phase:g}: expected 0, as protocol {protocol.name} reads its "
+                         'echoes monopolar; readout.polarity = "bipolar" says otherwise')  # fmt: skip
     order = echo_numbers(protocol)
     return initial_phase + first_echo_phase * (order == 0) + bipolar_phase * (order % 2 == 1)
 

@@ -1,0 +1,469 @@
+"""Multi-echo data from outside: what scanners, converters and BIDS write is read, and what cannot be meant is told."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bonemri import cli, simulator
+from bonemri.errors import InputError
+from bonemri.simulator import files, multi_echo, nifti, phase_units
+from bonemri.simulator.acquisition import protocols
+
+AFFINE = np.array([[-1.5, 0, 0, 20.0], [0, 1.5, 0, -30.0], [0, 0, 4.0, 5.0], [0, 0, 0, 1]])
+ECHOES = (1.21e-3, 2.31e-3, 3.41e-3, 4.51e-3, 5.61e-3, 6.71e-3)
+UNEVEN = (1.1e-3, 1.9e-3, 3.2e-3, 4.3e-3, 5.9e-3, 6.4e-3)
+SIDECAR = {"EchoTime": list(ECHOES), "MagneticFieldStrength": 3, "RepetitionTime": 0.0072, "FlipAngle": 3}
+
+# The ten peaks of marrow (Ren 2008, positions of Berglund 2012), and water at 4.70 ppm: typed here once more, so that
+# the sign and the place of water of the whole way from file to map are not those of the code that is tried.
+PPM = np.array([0.90, 1.30, 1.59, 2.03, 2.25, 2.77, 4.10, 4.30, 5.21, 5.31])
+AREA = np.array([0.0920, 0.5738, 0.0613, 0.0867, 0.0613, 0.0151, 0.0204, 0.0204, 0.0102, 0.0585])
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def truth() -> dict[str, np.ndarray]:
+    """Maps (x, y, z) of marrow and muscle."""
+    rng = np.random.default_rng(8)
+    shape = (5, 4, 3)
+    ramp = np.linspace(-60, 60, shape[0])[:, None, None] * np.ones(shape)
+    return {"pdff": rng.uniform(0.02, 0.95, shape), "r2star": rng.uniform(20, 120, shape), "fieldmap": 20 + ramp}
+
+
+def echoes(truth, times=ECHOES, field=3.0) -> np.ndarray:
+    """Complex images (x, y, z, echo) of water and fat that leave the pulse with a phase of .7 rad."""
+    t = np.array(times)
+    c = np.exp(2j * np.pi * np.outer(t, (PPM - 4.70) * 42.577478461 * field)) @ (AREA / AREA.sum())
+    f, rate, psi = (truth[n][..., None] for n in ("pdff", "r2star", "fieldmap"))
+    return 100 * (1 - f + f * c) * np.exp((2j * np.pi * psi - rate) * t + 0.7j)
+
+
+def save(name: str, data: np.ndarray, sidecar: dict | None = None, affine: np.ndarray = AFFINE) -> str:
+    nib.save(nib.Nifti1Image(data, affine), name)
+    if sidecar is not None:
+        nifti.beside(name, ".json").write_text(json.dumps(sidecar))
+    return name
+
+
+def pair(truth, times=ECHOES, phase=lambda p: p, sidecar=SIDECAR) -> tuple[str, str]:
+    """Magnitude and phase on disk."""
+    data = echoes(truth, times)
+    save("m.nii.gz", np.abs(data), {**sidecar, "EchoTime": list(times)})
+    return "m.nii.gz", save("p.nii.gz", phase(np.angle(data)))
+
+
+def map_of(folder: str, name: str) -> np.ndarray:
+    return np.asanyarray(nib.load(Path(folder) / f"{name}.nii.gz").dataobj)
+
+
+def told(capsys, *call: str) -> str:
+    """Make a call that must be refused; return its one line."""
+    before = sorted(Path().rglob("*"))
+    assert cli.run(call) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("bonemri: ") and err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return err
+
+
+def check_maps(folder: str, truth, tolerance: float = 1e-6) -> None:
+    """Noise-free data give the truth back; maps are float32, to 6e-8 of their value."""
+    for name, scale in (("pdff", 1.0), ("r2star", 100.0), ("fieldmap", 100.0)):
+        np.testing.assert_allclose(map_of(folder, name), truth[name], rtol=0, atol=tolerance * scale)
+    assert not map_of(folder, "status").any()
+
+
+# ------------------------------------------------------------------------------------------------------- good paths
+
+
+def test_complex_and_magnitude_with_phase(truth, capsys):
+    save("c.nii.gz", echoes(truth), SIDECAR)
+    assert cli.run(["estimate", "dixon", "c.nii.gz"]) == 0
+    check_maps("dixon", truth)
+    assert cli.run(["estimate", "dixon", *pair(truth), "-o", "pair"]) == 0
+    check_maps("pair", truth)
+    said = json.loads(Path("pair/estimate.json").read_text())
+    assert {what: entry["file"] for what, entry in said["inputs"].items()} == {
+        "scan": "m.nii.gz", "second": "p.nii.gz", "sidecar": "m.json",
+    }  # fmt: skip
+    assert all(entry["sha256"] == files.sha256(entry["file"]) for entry in said["inputs"].values())
+    assert said["protocol"]["echo"] == list(ECHOES)
+    assert said["protocol"]["flip_angle"] == pytest.approx(math.radians(3))
+    np.testing.assert_allclose(nib.load("pair/pdff.nii.gz").affine, AFFINE)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_read_and_how_it_is_called(truth):
+    scan = files.read(pair(truth)[0], encoding="echo", second="p.nii.gz")
+    assert scan.dims == ("z", "y", "x", "echo")
+    np.testing.assert_allclose(scan.values, echoes(truth).transpose(2, 1, 0, 3), rtol=1e-12)
+    assert {n: c.attrs["units"] for n, c in scan.coords.items()} == {
+        "echo": "s", "field_strength": "T", "TR": "s", "flip_angle": "rad",
+    }  # fmt: skip
+    assert float(scan["flip_angle"]) == pytest.approx(math.pi / 60)
+    np.testing.assert_allclose(scan.attrs["voxel_size"], [4e-3, 1.5e-3, 1.5e-3])
+    assert "reading" not in scan.attrs and "protocol" not in scan.attrs
+
+
+def test_the_other_sign(truth, capsys):
+    """Fat at positive frequency: conjugated, such data are ours; taken as they are, they fit no spectrum.
+
+    Uneven echoes: at an even spacing of 1.1 ms fat at +434 Hz is seen at -475, and PDFF comes out nearly right.
+    """
+    save("v.nii.gz", echoes(truth, UNEVEN).conj(), {**SIDECAR, "EchoTime": list(UNEVEN)})
+    assert cli.run(["estimate", "dixon", "v.nii.gz", "--conjugate"]) == 0
+    check_maps("dixon", truth)
+    assert json.loads(Path("dixon/estimate.json").read_text())["reading"] == "conjugated"
+    assert cli.run(["estimate", "dixon", "v.nii.gz", "-o", "plain"]) == 0
+    assert np.nanmax(np.abs(map_of("plain", "pdff") - truth["pdff"])) > 0.1
+    m, p = pair(truth, phase=lambda phase: -phase)
+    assert cli.run(["estimate", "dixon", m, p, "--conjugate", "-o", "pair"]) == 0
+    check_maps("pair", truth)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint8", "float32", "uint16"])
+def test_every_data_type_is_read_with_its_scaling(truth, kind):
+    """Magnitudes as scaled integers: to half a step of their rounding."""
+    magnitude = np.abs(echoes(truth))
+    image = nib.Nifti1Image(magnitude, AFFINE)
+    image.set_data_dtype(kind)  # nibabel chooses slope and intercept
+    nib.save(image, "m.nii.gz")
+    nifti.beside("m.nii.gz", ".json").write_text(json.dumps(SIDECAR))
+    found = files.read("m.nii.gz", encoding="echo").values.transpose(2, 1, 0, 3)
+    step = 0.0 if kind == "float32" else np.ptp(magnitude) / np.ptp([np.iinfo(kind).min, np.iinfo(kind).max])
+    assert np.abs(found - magnitude).max() <= 0.51 * step + 1e-5
+
+
+def test_echoes_need_not_be_even_nor_in_order(truth):
+    m, p = pair(truth, UNEVEN)
+    assert cli.run(["estimate", "dixon", m, p]) == 0
+    check_maps("dixon", truth)
+    order = [3, 0, 5, 1, 4, 2]
+    data = echoes(truth, UNEVEN)[..., order]
+    save("shuffled.nii.gz", data, {**SIDECAR, "EchoTime": [UNEVEN[i] for i in order]})
+    scan = files.read("shuffled.nii.gz", encoding="echo")
+    np.testing.assert_array_equal(scan["echo"], UNEVEN)
+    np.testing.assert_allclose(scan.values, echoes(truth, UNEVEN).transpose(2, 1, 0, 3), rtol=1e-12)
+
+
+SHAPES = {
+    "one slice (x, y, echo)": (lambda d: d[:, :, 1], lambda t: t[:, :, 1:2]),
+    "one slice (x, y, 1, echo)": (lambda d: d[:, :, 1:2], lambda t: t[:, :, 1:2]),
+    "one slice (x, y, echo, 1)": (lambda d: d[:, :, 1, :, None], lambda t: t[:, :, 1:2]),
+    "five axes (x, y, z, 1, echo)": (lambda d: d[:, :, :, None], lambda t: t),
+    "five axes (x, y, z, echo, 1)": (lambda d: d[..., None], lambda t: t),
+    "one voxel": (lambda d: d[:1, :1, :1], lambda t: t[:1, :1, :1]),
+    "one row": (lambda d: d[:, :1, :1], lambda t: t[:, :1, :1]),
+    "one column of slices": (lambda d: d[:1, :1], lambda t: t[:1, :1]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_odd_shapes(truth, shape):
+    of_data, of_truth = SHAPES[shape]
+    save("c.nii.gz", of_data(echoes(truth)), SIDECAR)
+    assert cli.run(["estimate", "dixon", "c.nii.gz"]) == 0
+    check_maps("dixon", {name: of_truth(values) for name, values in truth.items()})
+
+
+BIDS = "sub-01_echo-{}_part-{}_MEGRE.nii.gz"
+
+
+def bids(truth, times=ECHOES, parts=(("mag", np.abs), ("phase", np.angle))) -> tuple[str, ...]:
+    """A BIDS set: one file an echo and a part, each with its own sidecar; the names of the first echo."""
+    data = echoes(truth, times)
+    for number, time in enumerate(times, start=1):
+        for part, of in parts:
+            sidecar = {**SIDECAR, "EchoTime": time, "EchoNumber": number}
+            if part == "phase":
+                sidecar["Units"] = "rad"
+            save(BIDS.format(number, part), of(data[..., number - 1]), sidecar)
+    return tuple(BIDS.format(1, part) for part, _ in parts)
+
+
+def test_a_bids_set_is_gathered_from_any_of_its_files(truth):
+    magnitude, phase = bids(truth)
+    assert cli.run(["estimate", "dixon", magnitude, phase]) == 0
+    check_maps("dixon", truth)
+    said = json.loads(Path("dixon/estimate.json").read_text())["inputs"]
+    assert len(said) == 24  # twelve images and their sidecars
+    assert said["second 6"]["file"] == BIDS.format(6, "phase")
+    third = files.read(BIDS.format(3, "mag"), encoding="echo", second=BIDS.format(5, "phase"))
+    np.testing.assert_allclose(third.values, files.read(magnitude, encoding="echo", second=phase).values)
+
+
+def test_the_sorted_numbers_of_a_set_are_numbers(truth):
+    """Twelve echoes: echo-10 comes after echo-2."""
+    times = tuple(1.1e-3 * n for n in range(1, 13))
+    magnitude, phase = bids(truth, times)
+    np.testing.assert_allclose(files.read(magnitude, encoding="echo", second=phase)["echo"], times)
+
+
+def test_real_and_imaginary_parts(truth):
+    bids(truth, parts=(("real", np.real), ("imag", np.imag)))
+    scan = files.read(BIDS.format(1, "real"), encoding="echo", second=BIDS.format(1, "imag"))
+    np.testing.assert_allclose(scan.values, echoes(truth).transpose(2, 1, 0, 3), rtol=1e-12)
+    assert scan.attrs["reading"] == "real and imaginary part"
+
+
+def test_names_of_dcm2niix(truth):
+    data = echoes(truth)
+    for n, time in enumerate(ECHOES):
+        save(f"gre_e{n + 1}.nii.gz", np.abs(data[..., n]), {**SIDECAR, "EchoTime": time})
+        save(f"gre_e{n + 1}_ph.nii.gz", np.angle(data[..., n]), {**SIDECAR, "EchoTime": time})
+    assert cli.run(["estimate", "dixon", "gre_e1.nii.gz", "gre_e1_ph.nii.gz"]) == 0
+    check_maps("dixon", truth)
+
+
+def test_a_protocol_stands_in_for_the_sidecar(truth):
+    """Its echo times where there are none; its constants; water stays at 4.70 ppm, as of data from outside."""
+    save("c.nii.gz", echoes(truth))
+    assert cli.run(["estimate", "dixon", "c.nii.gz", "--protocol", "dixon_marrow"]) == 0
+    check_maps("dixon", truth)
+    assert protocols.dixon_marrow.table["echo"] == ECHOES
+    save("own.nii.gz", echoes(truth, UNEVEN), {"EchoTime": list(UNEVEN)})
+    assert cli.run(["estimate", "dixon", "own.nii.gz", "--protocol", "dixon_marrow", "-o", "own"]) == 0
+    check_maps("own", truth)
+
+
+def test_labels(truth):
+    labels = np.zeros((5, 4, 3), np.int16)
+    labels[:2], labels[4] = 2, 7
+    save("labels.nii.gz", labels)
+    assert cli.run(["estimate", "dixon", *pair(truth), "--mask", "labels.nii.gz"]) == 0
+    said = json.loads(Path("dixon/estimate.json").read_text())["labels"]
+    assert {label: entry["voxels"] for label, entry in said.items()} == {"2": 24, "7": 12}
+    for label in (2, 7):
+        mean = truth["pdff"][labels == label].mean()
+        assert said[str(label)]["pdff"]["mean"] == pytest.approx(mean, abs=1e-6)
+    assert np.isnan(map_of("dixon", "pdff")[labels == 0]).all()
+
+
+def test_our_own_scans_go_through(truth):
+    """A complex scan by way of NetCDF, water at body temperature: as it goes from hand to hand."""
+    assert cli.run(["simulate", "dixon_marrow", "--phantom", "marrow_block", "-o", "scan.nc"]) == 0
+    scan = files.read("scan.nc", encoding="echo")
+    assert scan.dtype.kind == "c" and scan.dims[-1] == "echo"
+    assert cli.run(["estimate", "dixon", "scan.nc", "-o", "maps.nc"]) == 0
+    maps = files.read_netcdf("maps.nc")
+    assert np.isfinite(maps["pdff"].values).all()
+    files.write_scan(scan.conj().assign_attrs(scan.attrs), "turned.nc")
+    assert cli.run(["estimate", "dixon", "turned.nc", "--conjugate", "-o", "turned"]) == 0
+    np.testing.assert_allclose(map_of("turned", "pdff").T, maps["pdff"].values, atol=1e-6)
+
+
+def test_voxels_that_mean_nothing_get_a_status(truth):
+    data = echoes(truth)
+    magnitude, phase = np.abs(data), np.angle(data)
+    magnitude[0, 0, 0] = 0
+    magnitude[1, 0, 0, 2] = np.nan
+    magnitude[2, 0, 0, 1] = -5.0
+    phase[3, 0, 0, 4] = np.inf
+    save("m.nii.gz", magnitude, SIDECAR)
+    save("p.nii.gz", phase)
+    assert cli.run(["estimate", "dixon", "m.nii.gz", "p.nii.gz"]) == 0
+    status, pdff = map_of("dixon", "status"), map_of("dixon", "pdff")
+    assert (status[:4, 0, 0] & 1).all() and np.isnan(pdff[:4, 0, 0]).all()
+    good = np.ones((5, 4, 3), bool)
+    good[:4, 0, 0] = False
+    np.testing.assert_allclose(pdff[good], truth["pdff"][good], atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- units of the phase
+
+TURNS = {
+    # how scanners write a phase (rad, -pi to pi), what it is called, and what brings it back
+    "degrees": (np.degrees, "degrees", "pi/180", "deg"),
+    "degrees from 0": (lambda p: np.degrees(p) % 360, "degrees", "pi/180", "deg"),
+    "GE": (lambda p: np.round(p * 1000), "thousandths of a rad", "0.001", "arbitrary"),
+    "Siemens": (lambda p: np.round(p / np.pi * 4096).clip(-4096, 4094), "-4096 to 4094", "pi/4096", "arbitrary"),
+    "Siemens, unscaled": (lambda p: np.round((p / np.pi + 1) * 2048).clip(0, 4095), "0 to 4095", "pi/2048",
+                          "arbitrary"),
+    "12 bits": (lambda p: np.round(p / np.pi * 2048).clip(-2048, 2047), "-2048 to 2047", "pi/2048", "arbitrary"),
+    "16 bits": (lambda p: np.round(p / np.pi * 32768).clip(-32768, 32767), "16-bit", "pi/32768", "arbitrary"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", TURNS)
+def test_a_phase_of_another_unit_is_refused_or_stated(truth, capsys, way):
+    of, name, factor, unit = TURNS[way]
+    m, p = pair(truth, phase=of)
+    line = told(capsys, "estimate", "dixon", m, p)
+    assert name in line and factor in line and "must be in rad" in line and f'"Units": "{unit}" in p.json' in line
+    Path("p.json").write_text(json.dumps({"Units": unit}))
+    assert cli.run(["estimate", "dixon", m, p]) == 0
+    # a step of the roughest is pi/2048, 8e-4 rad rms/sqrt(12): of the ratio of two echoes it is some 1e-3
+    assert np.abs(map_of("dixon", "pdff") - truth["pdff"]).max() < 5e-3
+    assert json.loads(Path("dixon/estimate.json").read_text())["reading"].startswith("phase from ")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(TURNS)))
+def test_a_full_phase_is_known_by_its_range(seed, way):
+    """Over 500 voxels a phase comes within a twentieth of both ends but for a chance of 2 * .95^500."""
+    phase = np.random.default_rng(seed).uniform(-np.pi, np.pi, 500)
+    of, name, *_ = TURNS[way]
+    written = of(phase)
+    fitting = [scale for scale in phase_units.SCALES if scale.fits(written)]
+    assert name in fitting[0].name
+    back = written * 2 * np.pi / fitting[0].turn
+    apart = np.angle(np.exp(1j * (back - phase)))
+    # up to a phase for all, no further than a step (clipped at the end of the range: one more)
+    spread = np.angle(np.exp(1j * apart) / np.exp(1j * apart).mean())
+    assert np.abs(spread).max() < 2.1 * np.pi / min(2048, fitting[0].turn / 2) + 1e-3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-np.pi, np.pi), min_size=1, max_size=20))
+def test_rad_stay_as_they_are(values):
+    for phase in (np.array(values), np.array(values) % (2 * np.pi), np.full(3, np.nan), np.float32(values)):
+        found, how = phase_units.in_radians(phase, "p.nii.gz")
+        assert how is None and found is phase
+
+
+def test_a_phase_that_is_not_wrapped(truth, capsys):
+    m, p = pair(truth, phase=lambda q: np.unwrap(q, axis=-1) + 6 * np.pi)
+    assert '(a phase that is not wrapped: "Units": "rad" in p.json)' in told(capsys, "estimate", "dixon", m, p)
+    Path("p.json").write_text('{"Units": "rad"}')
+    assert cli.run(["estimate", "dixon", m, p]) == 0
+    check_maps("dixon", truth)
+
+
+# -------------------------------------------------------------------------------------------------------- bad sidecars
+
+BAD_SIDECARS = {
+    "in ms": ({"EchoTime": [1.21, 2.31, 3.41, 4.51, 5.61, 6.71]}, "given in ms? They must be in s, such as 0.00121"),
+    "some in ms": ({"EchoTime": [1.21e-3, 2.31e-3, 3.41e-3, 4.51e-3, 5.61e-3, 6.71]}, "given in ms?"),
+    "all equal": ({"EchoTime": [2e-3] * 6}, "two of them are equal"),
+    "two equal": ({"EchoTime": [1e-3, 2e-3, 2e-3, 3e-3, 4e-3, 5e-3]}, "two of them are equal"),
+    "five": ({"EchoTime": list(ECHOES[:5])}, "m.json: EchoTime has 5 values and the image 6 echoes; it must be a list"),
+    "one": ({"EchoTime": 1.21e-3}, "m.json: EchoTime is 0.00121, one echo; a multi-echo scan has a list of times"),
+    "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is 1.21 ms; it must be a list of positive numbers (s)"),
+    "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
+    "not a number": ({"EchoTime": [float("nan"), *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
+    "empty": ({"EchoTime": []}, "it must be a list of positive numbers (s)"),
+    "none": ({"EchoTime": None}, "m.json: EchoTime is None; it must be a list of positive numbers (s)"),
+    "no echo times": ({"EchoTime": ...}, "m.nii.gz does not say its echo times: m.json has no EchoTime; it must hold"),
+    "no field": ({"MagneticFieldStrength": ...}, "m.nii.gz does not say field_strength; state it as "
+                 "MagneticFieldStrength in a JSON sidecar beside INPUT or with --protocol"),
+    "MHz": ({"MagneticFieldStrength": 123.25}, "MagneticFieldStrength is 123.25; it must be in T, as 3.0"),
+    "field of text": ({"MagneticFieldStrength": "3T"}, "MagneticFieldStrength is 3T; it must be one positive"),
+    "TR in ms": ({"RepetitionTime": 7.2}, "RepetitionTime is 7.2 at a flip angle of 3 degrees; given in ms? It must "
+                 "be in s, as 0.0072"),
+    "TR in ms, no angle": ({"RepetitionTime": 72.0, "FlipAngle": ...}, "RepetitionTime is 72; given in ms?"),
+    "rad": ({"FlipAngle": 0.0524}, "FlipAngle is 0.0524; given in rad? It must be in degrees"),
+    "turns": ({"FlipAngle": 4000}, "FlipAngle is 4000; it must be in degrees, up to 360"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_SIDECARS)
+def test_a_sidecar_that_cannot_be_meant(truth, capsys, case):
+    changes, expected = BAD_SIDECARS[case]
+    m, p = pair(truth)
+    Path("m.json").write_text(json.dumps({k: v for k, v in {**SIDECAR, **changes}.items() if v is not ...}))
+    assert expected in told(capsys, "estimate", "dixon", m, p)
+
+
+def test_settings_at_the_edge_of_sense_are_taken(truth):
+    """A spin echo of 3 s at 90 degrees; echo times of fieldmaps' sidecars; constants in lists."""
+    m, _ = pair(truth)
+    times = {f"EchoTime{n + 1}": time for n, time in enumerate(ECHOES)}
+    content = {**times, "MagneticFieldStrength": [1.5], "RepetitionTime": [3.0] * 6, "FlipAngle": 90}
+    Path("m.json").write_text(json.dumps(content))
+    scan = files.read(m, encoding="echo")
+    np.testing.assert_array_equal(scan["echo"], ECHOES)
+    assert float(scan["TR"]) == 3.0 and float(scan["field_strength"]) == 1.5
+
+
+# ------------------------------------------------------------------------------------------------------ bad images
+
+BAD_IMAGES = {
+    "dixon m.nii.gz": "m.nii.gz has no phase: give the phase (rad) as INPUT2 (estimate dixon-magnitude does without)",
+    "dixon m.nii.gz none.nii.gz": "none.nii.gz: no such file",
+    "dixon none.nii.gz": "none.nii.gz: no such file",
+    "dixon m.nii.gz m.nii.gz": "m.nii.gz runs from",
+    "dixon m.nii.gz c.nii.gz": "c.nii.gz is complex; the second input is the phase (rad) of m.nii.gz",
+    "dixon c.nii.gz p.nii.gz": "c.nii.gz is complex; it needs no second input (p.nii.gz)",
+    "dixon m.nii.gz few.nii.gz": "few.nii.gz has the shape (5, 4, 3, 5); m.nii.gz has (5, 4, 3, 6) (x, y, z, echo)",
+    "dixon m.nii.gz moved.nii.gz": "moved.nii.gz lies 4 mm away from the scan",
+    "dixon two.nii.gz": "echo has 2 different times",
+    "dixon single.nii.gz": "single.json: EchoTime is 0.00121, one echo; a multi-echo scan has a list of times (s)",
+    "dixon series.nii.gz": "series.nii.gz has the shape (5, 4, 3, 6, 2); a multi-echo scan has 4 dimensions",
+    "dixon plane.nii.gz": "plane.nii.gz has the shape (5, 4); a multi-echo scan has 4 dimensions",
+    "dixon lonely.nii.gz": "lonely.nii.gz does not say its echo times: lonely.json is missing; it must hold EchoTime",
+    "dixon lonely.nii.gz --protocol dixon_marrow_bipolar": "has 12 echoes and lonely.nii.gz has 6 images",
+    "dixon text.nii.gz": "text.nii.gz is not a readable NIfTI image",
+    "dixon c.nii.gz --bval text.nii.gz": "--bval text.nii.gz goes with a diffusion series",
+    "dixon c.nii.gz --mask plane.nii.gz": "mask plane.nii.gz has the shape (5, 4); the scan has (5, 4, 3) (x, y, z)",
+    "dixon scan.nc p.nii.gz": "p.nii.gz is a second input; scan.nc carries its phase itself",
+    "dixon set_echo-1.nii.gz": "set_echo-2.nii.gz: no such file; the set of set_echo-1.nii.gz holds the echoes 1, 3, 4",
+    "dixon loose_echo-1.nii.gz": "loose_echo-2.json: EchoTime (s) is missing; each echo of the set needs its own",
+    "dixon c.nii.gz --set spectrum=3": "--set spectrum=3: spectrum must be a name, [shifts, areas] or",
+    "ivim c.nii.gz --conjugate": "--conjugate turns the phase of complex data; estimate ivim takes magnitudes",
+    "dixon": "estimate dixon needs INPUT: a scan (.nc), or a 4-D NIfTI with a JSON sidecar beside it",
+}  # fmt: skip
+
+
+@pytest.fixture
+def bad_images(truth) -> None:
+    """The files that the table names."""
+    data = echoes(truth)
+    pair(truth)
+    save("c.nii.gz", data, SIDECAR)
+    save("few.nii.gz", np.angle(data)[..., :5])
+    save("moved.nii.gz", np.angle(data), affine=AFFINE + np.outer([0, 0, 4, 0], [0, 0, 0, 1]))
+    save("two.nii.gz", data[..., :2], {**SIDECAR, "EchoTime": list(ECHOES[:2])})
+    save("single.nii.gz", data[..., :1], {**SIDECAR, "EchoTime": ECHOES[0]})
+    save("series.nii.gz", np.stack([data, data], axis=4), SIDECAR)
+    save("plane.nii.gz", np.ones((5, 4)), SIDECAR)
+    save("lonely.nii.gz", data)
+    Path("text.nii.gz").write_text("this is no image\n")
+    for name, numbers in (("set", (1, 3, 4)), ("loose", (1, 2, 3))):
+        for n in numbers:
+            sidecar = {**SIDECAR, "EchoTime": ECHOES[n]}
+            if (name, n) == ("loose", 2):
+                del sidecar["EchoTime"]
+            save(f"{name}_echo-{n}.nii.gz", data[..., n], sidecar)
+    files.write_scan(simulator.scan(simulator_bone(), protocols.dixon_marrow), "scan.nc")
+
+
+def simulator_bone():
+    from bonemri import phantoms
+
+    return phantoms.marrow_block()
+
+
+def test_every_bad_image_is_told_in_one_line(bad_images, capsys):
+    wrong = []
+    for call, expected in BAD_IMAGES.items():
+        line = told(capsys, "estimate", *call.split())
+        if expected not in line:
+            wrong.append(f"{call}\n    said {line.strip()}\n    expected {expected}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_netcdf_with_echoes_in_ms(truth):
+    scan = simulator.scan(simulator_bone(), protocols.dixon_marrow)
+    files.write_scan(scan.assign_coords(echo=("echo", scan["echo"].values * 1000)), "ms.nc")
+    with pytest.raises(InputError, match=re.escape("ms.nc: the echo times are 1.21, 2.31")):
+        files.read("ms.nc", encoding="echo")
+
+
+def test_inputs_are_those_that_are_read(truth):
+    magnitude, phase = bids(truth)
+    found = multi_echo.inputs(magnitude, phase)
+    assert len(set(found.values())) == 24
+    assert multi_echo.inputs(magnitude)["sidecar 2"].name == "sub-01_echo-2_part-mag_MEGRE.json"
