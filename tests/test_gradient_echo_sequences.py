@@ -232,7 +232,7 @@ def test_presets_are_played_and_read(name):
         # the centre of k-space is read at TE
         nearest = np.abs(way.k).sum(axis=2).min(axis=0).argmin()
         assert way.times[nearest] == pytest.approx(0.0, abs=1e-12)
-    image = scan(phantoms.marrow_block(), protocol)
+    image = scan(phantoms.marrow_block(field=protocol.field_strength), protocol)
     assert np.iscomplexobj(image) and image.dims[-1] == "echo"
 
 
