@@ -21,6 +21,7 @@ RUNGS = ("matched", "pools", "engine", "scan")
 KINDS = {
     "efficiency": "efficiency of {q} (bound variance / variance)",
     "noise_bias": "noise bias of {q} in bound SDs",
+    "noise_shift": "noise bias of {q} (mean - limit)",
     "coverage": "coverage of the 95 % interval of {q}",
     "flagged_rate": "rate of fits flagged {flag}",
     "rmse_over_bound": "noise RMSE of {q} over its bound SD",
@@ -41,7 +42,7 @@ PRINTED = {"fraction": (100.0, " %"), "points": (100.0, " % points"), "mm2/s": (
 # How a tissue value is printed: symbol, factor, unit.
 SHOWN = {
     "f": ("f", 100.0, " %"), "pdff": ("PDFF", 100.0, " %"), "r2star": ("R2*", 1.0, " 1/s"),
-    "fieldmap": ("field", 1.0, " Hz"), "D": ("D", 1e3, " x 1e-3 mm2/s"),
+    "R2_prime": ("R2'", 1.0, " 1/s"), "fieldmap": ("field", 1.0, " Hz"), "D": ("D", 1e3, " x 1e-3 mm2/s"),
     "D_star": ("D*", 1e3, " x 1e-3 mm2/s"), "adc": ("ADC", 1e3, " x 1e-3 mm2/s"), "D_star_over_D": ("D*/D", 1.0, ""),
 }  # fmt: skip
 # These are read off other experiments than the grid of cells.
@@ -56,8 +57,8 @@ _CHOICES = {
     "expect": ("holds", "fails"),
     "prior": ("declared", "wrong"),
 }
-_KEYS = {"id", "estimator", "quantity", "measurand", "protocol", "snr", "domain", "limit", "flag", "confounder",
-         "strength", "reason", "source", *_CHOICES}  # fmt: skip
+_KEYS = {"id", "estimator", "quantity", "measurand", "protocol", "variant", "snr", "domain", "limit", "flag",
+         "confounder", "strength", "reason", "source", *_CHOICES}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Domain:
 class Claim:
     """One claim of one estimator about one quantity.
 
-    ``window`` is closed; an open side is infinite. ``snr`` empty means every SNR that is tried.
+    ``window`` is closed; an open side is infinite. ``snr`` empty means every SNR that is tried. ``variant`` names
+    options other than the estimator's defaults, as a study states them.
     """
 
     id: str
@@ -124,6 +126,7 @@ class Claim:
     measurand: str = ""
     rung: str = "matched"
     protocol: str = ""
+    variant: str = ""
     snr: tuple[float, ...] = ()
     domain: Domain = field(default_factory=Domain)
     nuisances: str = "both"
@@ -142,7 +145,7 @@ class Claim:
         """Unit of the number that is tried: "fraction" is printed in %, "points" in % points."""
         if self.kind in FRACTIONS:
             return "fraction"
-        if self.kind not in ("model_error", "sensitivity"):
+        if self.kind not in ("noise_shift", "model_error", "sensitivity"):
             return "1"
         unit = quantity_unit(self.quantity)
         return "points" if unit == "1" else unit
@@ -155,6 +158,7 @@ class Claim:
         )
         where = [f"rung {self.rung}"] if self.kind not in OVER_PRIOR else [f"{self.prior} prior"]
         where += [f"SNR {'/'.join(f'{s:g}' for s in self.snr)}"] if self.snr else []
+        where += [text for text in (self.variant, self.protocol) if text]
         where += [str(self.domain)] if self.kind not in OVER_PRIOR else []
         where += [f"nuisances {self.nuisances}"] if self.nuisances != "both" else []
         known = "known to miss: " if self.expect == "fails" else ""
@@ -243,7 +247,7 @@ def _claims(path: Path, entry: Mapping[str, Any]) -> list[Claim]:
             raise InputError(f"{where}: unknown field {key!r}; one of {', '.join(sorted(_KEYS))}")
         if key in _CHOICES and value not in _CHOICES[key]:
             raise InputError(f"{where}: {key} = {value!r}; one of {', '.join(_CHOICES[key])}")
-    for key in ("estimator", "measurand", "protocol", "flag", "confounder", "reason", "source"):
+    for key in ("estimator", "measurand", "protocol", "variant", "flag", "confounder", "reason", "source"):
         if key in entry and not isinstance(entry[key], str):
             raise InputError(f"{where}: {key} = {entry[key]!r}; text is expected")
     if entry.get("expect") == "fails" and not (entry.get("reason") and entry.get("source")):
@@ -276,7 +280,7 @@ def _limit(where: str, kind: str, value: Any) -> tuple[float, float]:
         raise InputError(f"{where}: limit = {value!r}; a number or [low, high] is expected")
     if kind == "efficiency":
         return (float(value), INFINITY)
-    if kind in ("noise_bias", "model_error", "relative_model_error", "recovery", "sensitivity"):
+    if kind in ("noise_bias", "noise_shift", "model_error", "relative_model_error", "recovery", "sensitivity"):
         return (-abs(float(value)), abs(float(value)))
     if kind in ("coverage", "prior_coverage"):
         raise InputError(f"{where}: limit = {value!r}; a coverage needs [low, high]")

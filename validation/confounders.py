@@ -1,7 +1,7 @@
 """One thing that goes wrong at a time: the noise-free error of each estimator against how strongly it goes wrong.
 
-Everything else is switched off (no fat, no kurtosis, blood and tissue of one T2), so that the curve belongs to the
-one confounder alone.
+Everything else is switched off (no kurtosis, tissues of one T1 and one T2), so that the curve belongs to the one
+confounder alone.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def _curves(plan: Plan, confounder: Confounder, defendants: Sequence[Defendant])
     """The points of every estimator under one confounder; all are tried on the same scans."""
     tried = [d for d in defendants if not confounder.estimators or d.accused in confounder.estimators]
     points: dict[str, list[dict[str, Any]]] = {defendant.name: [] for defendant in tried}
+    if confounder.options:
+        tried = [defendant.varied(confounder.options) for defendant in tried if defendant.registered]
     for strength in confounder.strengths if tried else ():
         clean, truth, told = _scan(plan, confounder, tried[0], strength)
         for defendant in tried:
@@ -101,7 +103,10 @@ def _scan(
     plan: Plan, confounder: Confounder, defendant: Defendant, strength: float
 ) -> tuple[xr.DataArray, Mapping[tuple[str, str], NDArray[np.float64]], dict[str, Any]]:
     """The noise-free scan at one strength, what is true, and what the estimator is told."""
-    values, switches, protocol = dict(confounder.values), dict(confounder.switches), plan.protocol
+    values, switches = {**plan.study.base, **confounder.values}, dict(confounder.switches)
+    protocol = plan.protocol
+    if confounder.protocol:
+        protocol = ladder.protocol_of(confounder.protocol, plan.study.protocols)
     if confounder.kind == "phantom":
         values[confounder.key] = strength
     elif confounder.kind == "switch":
@@ -109,9 +114,11 @@ def _scan(
     elif confounder.kind == "protocol":
         protocol = protocol.replace(**{confounder.key: strength})
     scene = ladder.scene(plan.study, values, "pools", protocol, model=defendant.model, switches=switches)
-    told = dict(scene.known)
+    told = ladder.told(scene.known, confounder.tell)
     clean = scene.clean
-    if confounder.kind == "spectrum":
+    if confounder.kind == "belief":
+        told["spectrum"] = believed(confounder.key, strength)
+    elif confounder.kind == "spectrum":
         told["residual"] = misread(plan.study, protocol, strength)
     elif confounder.kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
         told[confounder.key] = told[confounder.key] * (1 + strength)
@@ -131,6 +138,16 @@ def misread(study: Study, protocol: Protocol, strength: float) -> float:
     peaks = tissues.spectrum()
     outside = suppression.efficiency(peaks.shift) == 0
     return suppression.residual(peaks.shift, np.where(outside, 1 + strength, 1.0) * peaks.area)
+
+
+def believed(other: str, strength: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shifts (ppm) and areas of a fat spectrum between that of marrow (0) and another (1).
+
+    ``single_peak`` puts all fat where its main peak stands.
+    """
+    true = tissues.spectrum()
+    wrong = (np.array([1.3]), np.array([1.0])) if other == "single_peak" else tissues.spectrum(other)
+    return np.concatenate([true[0], wrong[0]]), np.concatenate([(1 - strength) * true[1], strength * wrong[1]])
 
 
 def rician_mean(clean: xr.DataArray, noise_sd: float) -> xr.DataArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..simulator.equations import get
 from ..simulator.model import Model
+from ..simulator.water_fat import WaterFat
 from .claims import Sheet, read
 
 AMPLITUDES = ("S0", "water", "fat")  # a scale of the scanner, not a biomarker
@@ -38,6 +40,8 @@ class Defendant:
         What it estimates, scales of the scanner included.
     fitted : tuple of str
         The model's free unknowns; the others are held, at what it is told.
+    chosen : mapping
+        Options that differ from its defaults.
     magnitude : bool
         Whether it takes magnitudes alone: of a complex scan it gets them.
     quantities : tuple of str
@@ -64,6 +68,17 @@ class Defendant:
     registered: bool = True
     spatial: bool = False
     magnitude: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    def varied(self, options: Mapping[str, Any], equation: str = "", held: Sequence[str] = ()) -> Defendant:
+        """The same estimator with options of its own, which may fit another equation or hold some of its unknowns."""
+        model = self.model
+        fitted = self.fitted
+        if equation:
+            model = replace(self.model, equation=equation) if isinstance(self.model, WaterFat) else get(equation)
+            fitted = tuple(unknown.name for unknown in model.unknowns)
+        fitted = tuple(name for name in fitted if name not in held)
+        return replace(self, model=model, fitted=fitted, chosen={**self.chosen, **options})
 
     @property
     def measurands(self) -> dict[str, set[str]]:
@@ -89,7 +104,7 @@ class Defendant:
         try:
             if self.registered:
                 options = {name: value for name, value in told.items() if name in self.options}
-                found = self.call(scan, sigma=sigma, intervals=intervals, **options)
+                found = self.call(scan, sigma=sigma, intervals=intervals, **options | dict(self.chosen))
             else:
                 found = self.call(scan)
         except Exception as error:  # whatever a stranger's estimator does, the trial goes on
@@ -120,12 +135,14 @@ def registered(estimator: Any, sheets: dict[Path, Sheet]) -> Defendant:
         sheets[path] = read(path)
     options = frozenset(estimator.options)
     given = set(estimator.quantities)
+    # an option called as an unknown is its value, unless it is a word: how to treat it
+    held = {name for name, default in estimator.options.items() if not isinstance(default, str)}
     return Defendant(
         name=estimator.name,
         call=estimator,
         model=estimator.model,
         unknowns=tuple(estimator.quantities),
-        fitted=tuple(u.name for u in estimator.model.unknowns if u.name in given or u.name not in options),
+        fitted=tuple(u.name for u in estimator.model.unknowns if u.name in given or u.name not in held),
         quantities=tuple(q for q in estimator.quantities if q not in AMPLITUDES),
         options=options,
         sheet=sheets[path],

@@ -181,6 +181,7 @@ SILENT: dict[str, str] = {
     "water_fat_common": _NO_RELAXATION,
     "water_fat_dual": _NO_RELAXATION,
     "water_fat_uneven": "it is water_fat_free times phase errors that no spin physics makes: they are the scanner's",
+    "water_fat_gradient": "it is water_fat_free averaged over a voxel in an even gradient, which is exact for a box",
     "water_fat_mixed": "it is water_fat times a phase error that no spin physics makes: it is the scanner's",
     "water_fat_magnitude": "it is the magnitude of water_fat_common",
 }

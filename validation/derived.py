@@ -23,8 +23,8 @@ def unknowns(known: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     Parameters
     ----------
     known : mapping
-        ``pdff``; ``S0`` (1 without), ``phase`` of water at TE 0 and ``phase_fat`` less that (0 without): numbers or
-        (voxel,).
+        ``pdff``; ``S0`` (without it the sum of ``water`` and ``fat``, or 1), ``phase`` of water at TE 0 and
+        ``phase_fat`` less that (0 without): numbers or (voxel,).
 
     Returns
     -------
@@ -33,8 +33,9 @@ def unknowns(known: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """
     if "pdff" not in known:
         return {}
+    whole = known["water"] + known["fat"] if {"water", "fat"} <= set(known) else 1.0
     S0, phase, other = (np.asarray(known.get(name, default), float)
-                        for name, default in (("S0", 1.0), ("phase", 0.0), ("phase_fat", 0.0)))  # fmt: skip
+                        for name, default in (("S0", whole), ("phase", 0.0), ("phase_fat", 0.0)))  # fmt: skip
     pdff = np.asarray(known["pdff"], float)
     water, fat = S0 * (1 - pdff), S0 * pdff
     W, F = water * np.exp(1j * phase), fat * np.exp(1j * (phase + other))

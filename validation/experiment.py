@@ -39,6 +39,10 @@ class Plan:
     seed: int
     quick: bool
 
+    def at(self, case: Case) -> Protocol:
+        """The protocol of a case: the study's, or its own."""
+        return ladder.protocol_of(case.protocol, self.study.protocols) if case.protocol else self.protocol
+
     def child(self, *name: object) -> np.random.SeedSequence:
         """The child of the study's seed that is named so."""
         digest = hashlib.sha256(repr(name).encode()).digest()
@@ -47,7 +51,10 @@ class Plan:
 
 def _jobs(plan: Plan, defendants: Sequence[Defendant]) -> list[tuple[Case, Defendant]]:
     cases = plan.study.cases(plan.quick)
-    return [(case, defendant) for case in cases for defendant in defendants if _wanted(case, defendant)]
+    return [
+        (case, defendant.varied(dict(case.options), case.equation, case.held))
+        for case in cases for defendant in defendants if _wanted(case, defendant)
+    ]  # fmt: skip
 
 
 def count(plan: Plan, defendants: Sequence[Defendant]) -> int:
@@ -97,11 +104,11 @@ def run(
 
 def warm_up(plan: Plan, scenes: _Scenes, jobs: Sequence[tuple[Case, Defendant]]) -> None:
     """Load or compile each kernel once before threads start; a compiler works alone anyway."""
-    first = {(case.rung, defendant.name): (case, defendant) for case, defendant in reversed(jobs)}
+    first = {(case.rung, case.variant, defendant.name): (case, defendant) for case, defendant in reversed(jobs)}
     for case, defendant in first.values():
         scene = scenes.of(case, defendant)
         anywhere = {quantity.name: quantity.starts[0] for quantity in defendant.model.unknowns}
-        ladder.bound(defendant, anywhere, plan.protocol, 1.0)
+        ladder.bound(defendant, anywhere, plan.at(case), 1.0)
         if not defendant.registered:
             continue
         noisy = add_noise(scene.clean, snr=case.snr, seed=0)
@@ -115,7 +122,7 @@ def _wanted(case: Case, defendant: Defendant) -> bool:
     if case.estimators and defendant.accused not in case.estimators:
         return False
     # A callable gets the scan alone: there is nothing to tell it, so one way of running is all there is.
-    return defendant.registered or case.sigma == "given"
+    return defendant.registered or (case.sigma == "given" and not case.variant)
 
 
 class _Scenes:
@@ -130,15 +137,15 @@ class _Scenes:
         together: dict[Any, tuple[Case, Defendant, dict[Any, dict[str, float]]]] = {}
         for case, defendant in jobs:
             names = tuple(name for name, _ in case.values)
-            group = names, case.rung, case.nuisances, self._model(case, defendant)
+            group = names, case.rung, case.nuisances, case.protocol, self._model(case, defendant)
             together.setdefault(group, (case, defendant, {}))[2][case.values] = case.tissue
         for case, defendant, cases in together.values():
             found = ladder.scenes(
-                study, list(cases.values()), case.rung, plan.protocol, model=defendant.model,
+                study, list(cases.values()), case.rung, plan.at(case), model=defendant.model,
                 nuisances=drawn if case.nuisances == "drawn" else None,
             )  # fmt: skip
             for values, scene in zip(cases, found, strict=True):
-                self.kept[values, case.rung, case.nuisances, self._model(case, defendant)] = scene
+                self.kept[values, case.rung, case.nuisances, case.protocol, self._model(case, defendant)] = scene
 
     @staticmethod
     def _model(case: Case, defendant: Defendant) -> str:
@@ -146,7 +153,7 @@ class _Scenes:
 
     def of(self, case: Case, defendant: Defendant) -> ladder.Scene:
         """The noise-free scan of a case."""
-        return self.kept[case.values, case.rung, case.nuisances, self._model(case, defendant)]
+        return self.kept[case.values, case.rung, case.nuisances, case.protocol, self._model(case, defendant)]
 
 
 def _kept(plan: Plan, scenes: _Scenes, store: Store, case: Case, defendant: Defendant) -> list[Record]:
@@ -165,24 +172,25 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     The noise-free voxels ride in the same call as the noisy ones where the estimator works voxel by voxel and is told
     sigma; anything else gets them as a scan of their own.
     """
+    protocol = plan.at(case)
     noise_sd = float(scene.clean.attrs["signal_reference"]) / case.snr
     magnitude = defendant.magnitude or not np.iscomplexobj(scene.clean.values)
-    bounds = ladder.bound(defendant, scene.theta, plan.protocol, noise_sd, magnitude)
+    bounds = ladder.bound(defendant, scene.theta, protocol, noise_sd, magnitude)
     worst = _worst(defendant, bounds, scene.theta) if scene.theta else np.nan
     n = case.replicates(defendant.accused, not worst > 1, plan.quick)
     model = defendant.model.name if case.rung == "matched" else ""
     # The noise does not depend on the estimator: all are tried on the same data where they scan the same model.
-    name = case.values, case.rung, case.nuisances, case.snr, plan.protocol.name, model
+    name = case.values, case.rung, case.nuisances, case.snr, protocol.name, model
     seed = int(plan.child("noise", *name).generate_state(1, np.uint64)[0] >> 1)
     told = _told(plan, scene, case)
     # what a user knows of the image: averages have made its noise smaller
-    image = image_sd(noise_sd, plan.protocol.averages)
+    image = image_sd(noise_sd, protocol.averages)
     sigma = image if case.sigma == "given" else None
     together = defendant.registered and not defendant.spatial and sigma is not None
     common = {
         "estimator": defendant.name, "rung": case.rung, "case": case.name, "snr": case.snr,
-        "nuisances": case.nuisances, "protocol": plan.protocol.name, "sigma": case.sigma, "seed": seed,
-        "values": case.tissue, "subjects": scene.subjects, "reason": "", "worst": worst,
+        "nuisances": case.nuisances, "protocol": protocol.name, "variant": case.variant, "sigma": case.sigma,
+        "seed": seed, "values": case.tissue, "subjects": scene.subjects, "reason": "", "worst": worst,
     }  # fmt: skip
     each = max(1, n // scene.subjects)
     asked = max(1, case.with_intervals(n) // scene.subjects)
@@ -202,9 +210,9 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
     theta = scene.theta or {**scene.known, **{name: float(np.mean(value)) for name, value in limit.items()}}
     if not scene.theta:
-        bounds = ladder.bound(defendant, theta, plan.protocol, noise_sd, magnitude)
+        bounds = ladder.bound(defendant, theta, protocol, noise_sd, magnitude)
         common["worst"] = _worst(defendant, bounds, theta)
-    common["residual"] = _residual(defendant, scene, limit, plan.protocol)
+    common["residual"] = _residual(defendant, scene, limit, protocol)
     common["limit_status"] = int(np.bitwise_or.reduce(_status(limits).ravel()))
     status = np.concatenate([_status(part).ravel() for part in parts])
     common["flags"] = {str(bit.name).lower(): float(np.mean((status & bit) != 0)) for bit in Status}
@@ -282,9 +290,8 @@ def measurands(defendant: Defendant, quantity: str, estimates: xr.Dataset) -> li
 
 def _told(plan: Plan, scene: ladder.Scene, case: Case) -> dict[str, Any]:
     """What an estimator may know: the case's own values, and nuisances only where they are known."""
-    if case.nuisances == "known":
-        return dict(scene.known)
-    return {name: value for name, value in scene.known.items() if name not in plan.study.nuisances}
+    hidden = () if case.nuisances == "known" else plan.study.nuisances
+    return ladder.told({name: value for name, value in scene.known.items() if name not in hidden}, case.tell)
 
 
 def _beside(still: xr.DataArray, noisy: xr.DataArray) -> xr.DataArray:

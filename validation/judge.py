@@ -92,7 +92,7 @@ def _rows_of(
         r for r in records
         if r["estimator"] == defendant.name and r["quantity"] == claim.quantity and r["measurand"] == measurand
         and r["rung"] == claim.rung and (not claim.snr or r["snr"] in claim.snr)
-        and (not claim.protocol or r["protocol"] == claim.protocol)
+        and (not claim.protocol or r["protocol"] == claim.protocol) and r["variant"] == claim.variant
         and claim.nuisances in ("both", r["nuisances"]) and claim.sigma in ("both", r["sigma"])
         and claim.domain.contains(r["values"], r["worst"])
     ]  # fmt: skip
@@ -105,7 +105,7 @@ def _evidence(defendant: Defendant, claim: Claim, record: Record) -> Evidence:
         gone = ABSENT if claim.expect == "holds" else replace(ABSENT, against=1.0, favour=0.0)
         return replace(gone, note=record["reason"])
     evidence = _of_kind(defendant, claim, record)
-    if claim.kind in ("efficiency", "noise_bias", "rmse_over_bound"):
+    if claim.kind in ("efficiency", "noise_bias", "noise_shift", "rmse_over_bound"):
         # These average over the answered fits, so answers must not be missing where they are hard to give.
         missing = metrics.binomial_evidence(
             round(record["nan_rate"] * record["n"]), record["n"], (0.0, metrics.MOST_WITHOUT_ANSWER)
@@ -127,6 +127,8 @@ def _of_kind(defendant: Defendant, claim: Claim, r: Record) -> Evidence:
         if not (np.isfinite(scale) and scale > 0):
             return replace(NOTHING, note="no bound to measure by")
         return metrics.normal_evidence(r["bias"] / scale, r["bias_se"] / scale, window)
+    if kind == "noise_shift":
+        return metrics.normal_evidence(r["bias"], r["bias_se"], window)
     if kind == "rmse_over_bound":
         return metrics.normal_evidence(r["rmse_over_bound"], r["rmse_over_bound_se"], window)
     if kind == "coverage":

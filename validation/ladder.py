@@ -66,23 +66,33 @@ class Scene:
         return int(self.clean.sizes["y"])
 
 
-def protocol_of(name: str | Protocol) -> Protocol:
-    """A named preset, the path of a TOML file, or a protocol itself."""
-    return name if isinstance(name, Protocol) else protocols.get(name)
+def protocol_of(name: str | Protocol, own: Mapping[str, Mapping[str, Any]] | None = None) -> Protocol:
+    """A protocol itself, one of a study's `own`, a named preset, or the path of a TOML file."""
+    if isinstance(name, Protocol):
+        return name
+    if own and name in own:
+        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in own[name].items()}
+        return protocols.get(changes.pop("from")).replace(name=name, **changes)
+    return protocols.get(name)
 
 
-def phantom_of(study: Study, values: Mapping[str, Any], voxels: int) -> Any:
-    """The study's block of tissue with its voxels along y; values are scalars or (voxel,) arrays."""
+def phantom_of(study: Study, values: Mapping[str, Any], voxels: int, field: float) -> Any:
+    """The study's block of tissue with its voxels along y; values are scalars or (voxel,) arrays, the field in T.
+
+    An ``r2star`` is what water decays with: R2' makes up what its T2 leaves.
+    """
     build = getattr(phantoms, study.phantom, None)
     if build is None:
         raise InputError(f"{study.path}: phantom = {study.phantom!r}; one of {', '.join(phantoms.registry)}")
     accepted = inspect.signature(build).parameters
+    if "r2star" in values and "R2_prime" in accepted:
+        values = {"R2_prime": np.asarray(values["r2star"]) - 1 / np.asarray(values["T2_water"]), **values}
     chosen = {
         name: np.reshape(value, (1, -1, 1)) if np.ndim(value) else value
         for name, value in values.items()
         if name in accepted
     }
-    return build(shape=(1, voxels, 1), field=study.field, **chosen)
+    return build(shape=(1, voxels, 1), field=field, **chosen)
 
 
 def draw(study: Study, rng: np.random.Generator, subjects: int) -> dict[str, NDArray[np.float64]]:
@@ -94,9 +104,9 @@ def draw(study: Study, rng: np.random.Generator, subjects: int) -> dict[str, NDA
     return {name: rng.uniform(*ranges[name], size=subjects) for name in study.nuisances}
 
 
-def population(study: Study) -> dict[str, float]:
+def population(study: Study, field: float) -> dict[str, float]:
     """What is known of the nuisances of people one has not measured: the means of the tissue, the middles of ranges."""
-    means = tissues.defaults(study.tissue, study.field) if study.tissue else {}
+    means = tissues.defaults(study.tissue, field) if study.tissue else {}
     means |= {name: (low + high) / 2 for name, (low, high) in study.ranges.items()}
     return {name: means[name] for name in study.nuisances if name in means}
 
@@ -128,7 +138,7 @@ def scenes(
     switches : mapping, optional
         Confounders of the sequence, as `simulator.scan` takes them.
     """
-    means = population(study)
+    means = population(study, protocol.field_strength)
     if SUPPRESSION in means:  # what the suppression leaves of the fat: how an equation, which has no peaks, knows it
         left = protocol.fat_suppression.with_efficiency(means[SUPPRESSION])
         means["residual"] = left.residual(*tissues.spectrum())
@@ -137,10 +147,12 @@ def scenes(
     voxels = len(cases) * subjects
     values = {name: np.repeat([case[name] for case in cases], subjects) for name in cases[0]}
     if rung == "matched":
-        phantom = phantom_of(study, values, voxels)
+        tissue = {name: value for name, value in values.items() if name != "r2star"}
+        phantom = phantom_of(study, tissue, voxels, protocol.field_strength)
         theta = _theta(study, phantom, protocol, model, {**means, **values})
-        extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in phantom.truth}
-        images = [scan(phantom, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
+        bare = _Whole(phantom)
+        extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in bare.truth}
+        images = [scan(bare, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
         known = {**theta, **{name: values[name] for name in derived.QUANTITIES if name in values}}
         truth = {(name, kind): value for name, value in known.items() for kind in (name, f"{name}_app")}
     else:
@@ -160,6 +172,11 @@ def scenes(
 def scene(study: Study, values: Mapping[str, float], rung: str, protocol: Protocol, **more: Any) -> Scene:
     """One case; see `scenes`."""
     return scenes(study, [values], rung, protocol, **more)[0]
+
+
+def told(known: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    """Of what is known, what an estimator is told: the names that are listed, everything without a list."""
+    return {name: value for name, value in known.items() if names is None or name in names}
 
 
 def _with_reference(protocol: Protocol) -> tuple[Protocol, Protocol]:
@@ -224,7 +241,7 @@ def _scan_alike(
     switches = dict(switches)
     if SUPPRESSION in tissue and "fat_suppression" not in switches:
         switches["fat_suppression"] = float(tissue[SUPPRESSION])
-    phantom = phantom_of(study, tissue, voxels)
+    phantom = phantom_of(study, tissue, voxels, protocol.field_strength)
     warmer = 0.0
     if TEMPERATURE in tissue:
         warmer = tissues.water_shift(float(tissue[TEMPERATURE])) - tissues.water_shift()
@@ -233,7 +250,13 @@ def _scan_alike(
               np.broadcast_to(np.asarray(tissue[name], float), (voxels,)).reshape(1, voxels, 1)
               for name in ("fieldmap", "B1"))  # fmt: skip
     scanner = None if b0 is None and b1 is None else Scanner(b0=b0, b1=b1)
-    images = [scan(phantom, at, rung=rung, scanner=scanner, **switches) for at in _with_reference(protocol)]
+    whole, reference = _with_reference(protocol)
+    # where pulses are played the point at which the SNR is defined, TE 0, cannot be
+    images = [scan(phantom, whole, rung=rung, scanner=scanner, **switches),
+              scan(phantom, reference, rung="pools", scanner=scanner, **switches)]  # fmt: skip
+    if rung == "scan":
+        # the noise of a Cartesian image is white, as that of its samples: it may be drawn image by image
+        images[0].attrs["rung"] = "scan, noise in the image"
     truth = _truth(phantom, protocol, voxels)
     if "fieldmap" in tissue or "off_resonance" in switches:  # where water stands: the field, and its own shift
         moved = warmer * 1e-6 * GYROMAGNETIC["1H"] * protocol.field_strength
@@ -247,6 +270,15 @@ def _wider(image: xr.DataArray, voxels: int) -> xr.DataArray:
     shape = (1, voxels, *image.shape[2:])
     whole = image.isel(y=0, drop=True).expand_dims(y=np.arange(voxels)).transpose(*image.dims)
     return whole.copy(data=np.zeros(shape, image.dtype))
+
+
+class _Whole:
+    """A block without the truths that some of its voxels do not have: there the case is true."""
+
+    def __init__(self, phantom: Any) -> None:
+        truth = phantom.truth
+        self.truth = truth[[name for name in truth.data_vars if bool(truth[name].notnull().all())]]
+        self.pools, self.truth_at = phantom.pools, phantom.truth_at
 
 
 class _Warmed:

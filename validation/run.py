@@ -29,12 +29,13 @@ from .study import Study
 from .trial import Trial, make_folder
 
 Asked = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-_TEXTS = ("estimator", "rung", "case", "nuisances", "protocol", "quantity", "measurand", "unit")
+_TEXTS = ("estimator", "variant", "rung", "case", "nuisances", "protocol", "quantity", "measurand", "unit")
 _NUMBERS = (
     "snr", "truth", "limit", "limit_sd", "mean", "bias", "bias_se", "sd", "rmse", "crb", "efficiency",
     "efficiency_se", "rmse_over_bound", "coverage_symmetric", "coverage_interval", "flagged_rate", "nan_rate",
     "at_bound_rate", "model_error", "mean_sd", "prior_share", "residual",
 )  # fmt: skip
+CASE_VALUES = ("f", "D", "D_star", "pdff", "r2star")  # in which cases are told apart in a report
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def _samples(records: Sequence[experiment.Record]) -> xr.Dataset:
             ("cell", "level"), np.array([r["quantiles"] for r in records], float).reshape(len(records), len(LEVELS))
         ),
     }  # fmt: skip
-    for name in ("f", "D", "D_star", "pdff"):
+    for name in CASE_VALUES:
         values = [record["values"].get(name, np.nan) for record in records]
         data[f"case_{name}"] = ("cell", np.array(values, float))
     return xr.Dataset(data, coords={"level": ("level", np.array(LEVELS))})

@@ -49,7 +49,8 @@ class Store:
         parts = (
             sources_digest(), defendant.name, sorted(defendant.quantities), case, plan.seed, plan.quick, study.phantom,
             study.tissue, study.field, study.nuisances, study.subjects, study.subjects_quick, plan.protocol.to_json(),
-            str(defendant.sheet.identifiable), str(study.prior) if isinstance(case, str) else "",
+            str(defendant.sheet.identifiable), str(defendant.sheet.identifiable_sd), study.ranges, study.base,
+            study.protocols, str(study.prior) if isinstance(case, str) else "",
         )  # fmt: skip
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

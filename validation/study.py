@@ -18,10 +18,13 @@ from .claims import RUNGS, SHOWN
 
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
-          "subjects_quick", "nuisances", "ranges", "base", "grid", "confounder", "budget", "prior"}  # fmt: skip
+          "subjects_quick", "nuisances", "ranges", "base", "tell", "protocols", "grid", "confounder", "budget",
+          "prior"}  # fmt: skip
 _GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full",
-         "estimators", "values", "replicates"}  # fmt: skip
-_CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches"}
+         "estimators", "values", "replicates", "protocol", "variant", "options", "equation", "held",
+         "tell"}  # fmt: skip
+_CONFOUNDER = {"name", "title", "kind", "key", "unit", "strengths", "estimators", "values", "switches", "options",
+               "protocol", "tell"}  # fmt: skip
 _PRIOR = {"snr", "n", "n_quick", "n_exact", "wrong"}
 _BUDGET = {"snr", "n", "n_quick", "values", "strengths"}
 CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "belief", "spectrum", "noise")
@@ -29,7 +32,12 @@ CONFOUNDER_KINDS = ("phantom", "switch", "protocol", "known", "belief", "spectru
 
 @dataclass(frozen=True)
 class Case:
-    """One point of tissue, on one rung, at one SNR, with its nuisances known or drawn."""
+    """One point of tissue, on one rung, at one SNR, with its nuisances known or drawn.
+
+    A ``variant`` is an estimator with ``options`` other than its defaults, and where these change the equation that it
+    fits, with that ``equation``. Unknowns that are ``held`` have no part in the bound. ``tell`` names what an
+    estimator is told of the case and of the nuisances; None for all that it can take.
+    """
 
     name: str
     rung: str
@@ -39,6 +47,12 @@ class Case:
     values: tuple[tuple[str, float], ...]
     estimators: tuple[str, ...]
     n: Mapping[str, int]
+    protocol: str = ""
+    variant: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    equation: str = ""
+    held: tuple[str, ...] = ()
+    tell: tuple[str, ...] | None = None
 
     @property
     def tissue(self) -> dict[str, float]:
@@ -70,6 +84,9 @@ class Confounder:
     estimators: tuple[str, ...]
     values: Mapping[str, float]
     switches: Mapping[str, Any]
+    options: Mapping[str, Any]
+    protocol: str
+    tell: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,8 @@ class Study:
     """What is tried: read it with `load`, list its cases with `cases`.
 
     ``base`` are values of every case that does not say otherwise; ``ranges`` are those of nuisances that belong to no
-    tissue, such as B1 and temperature, and their middles are what an estimator believes.
+    tissue, such as B1 and temperature, and their middles are what an estimator believes. ``protocols`` are presets with
+    other settings: ``short = { from = "dixon_marrow", echo = [1.2e-3, 2.3e-3, 3.4e-3] }``.
     """
 
     name: str
@@ -94,6 +112,8 @@ class Study:
     nuisances: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
     base: Mapping[str, float]
+    tell: tuple[str, ...] | None
+    protocols: Mapping[str, Mapping[str, Any]]
     grids: tuple[Mapping[str, Any], ...]
     confounders: tuple[Confounder, ...]
     budget: Mapping[str, Any]
@@ -104,7 +124,7 @@ class Study:
     def cases(self, quick: bool) -> list[Case]:
         """The cases of the full or of the quick run, in a fixed order."""
         found = [case for grid in self.grids if grid.get("quick" if quick else "full", not quick)
-                 for case in _cases(grid, self.base)]  # fmt: skip
+                 for case in _cases(grid, self)]  # fmt: skip
         return found
 
 
@@ -141,10 +161,13 @@ def load(path: str | Path) -> Study:
     field = content.get("field", 3.0)
     ends = tissues.ranges(content["tissue"], field) if "tissue" in content else {}
     grids = [_checked_grid(path, f"grid {number}", grid, ends) for number, grid in enumerate(grids, 1)]
-    tables = {name: content.get(name, {}) for name in ("prior", "budget", "base", "ranges")}
+    tables = {name: content.get(name, {}) for name in ("prior", "budget", "base", "ranges", "protocols")}
     _known(path, "[prior]", tables["prior"], _PRIOR)
     _known(path, "[budget]", tables["budget"], _BUDGET)
     _check_values(path, tables["base"], tables["ranges"])
+    for name, entry in tables["protocols"].items():
+        if not (isinstance(entry, dict) and isinstance(entry.get("from"), str)):
+            raise InputError(f'{path}: [protocols] {name} = {entry!r}; a table with from = "..." is expected')
     return Study(
         name=content.get("name", path.stem),
         title=content.get("title", path.stem),
@@ -160,8 +183,10 @@ def load(path: str | Path) -> Study:
         nuisances=tuple(content.get("nuisances", ())),
         ranges={name: (float(low), float(high)) for name, (low, high) in tables["ranges"].items()},
         base={name: float(value) for name, value in tables["base"].items()},
+        tell=(tell := _told(content, None)),
+        protocols=tables["protocols"],
         grids=tuple(grids),
-        confounders=tuple(_confounder(path, entry) for entry in content.get("confounder", [])),
+        confounders=tuple(_confounder(path, entry, tell) for entry in content.get("confounder", [])),
         budget=tables["budget"],
         prior=tables["prior"],
         text=text,
@@ -181,7 +206,7 @@ def _check_values(path: Path, base: Any, ranges: Any) -> None:
             raise InputError(f"{path}: [ranges] {name} = {ends!r}; [low, high] is expected")
 
 
-def _cases(grid: Mapping[str, Any], base: Mapping[str, float]) -> Iterator[Case]:
+def _cases(grid: Mapping[str, Any], study: Study) -> Iterator[Case]:
     values = grid["values"]
     axes = [[float(v) for v in _list(values[name])] for name in values]
     replicates = {k: int(v) for k, v in grid.get("replicates", {}).items()}
@@ -190,16 +215,20 @@ def _cases(grid: Mapping[str, Any], base: Mapping[str, float]) -> Iterator[Case]
          **replicates}  # fmt: skip
     for point in itertools.product(*axes):
         tissue = tuple(zip(values, point, strict=True))
-        rest = tuple((key, value) for key, value in base.items() if key not in values)
-        name = grid.get("name") or ", ".join(_shown(key, value) for key, value in tissue if value)
+        rest = tuple((key, value) for key, value in study.base.items() if key not in values)
+        shown = [_shown(key, value) for key, value in tissue if value and (key in SHOWN or len(_list(values[key])) > 1)]
+        # The columns of the table have no place for these, so the case says what is not the ordinary.
+        name = ", ".join(filter(None, [*shown, *(grid.get(key, "") for key in ("name", "protocol", "variant"))]))
         for snr in _list(grid["snr"]):
             for nuisances in _list(grid.get("nuisances", "known")):
                 for sigma in _list(grid.get("sigma", "given")):
                     yield Case(
-                        # The columns of the table have no place for it, so the case says when sigma was not given.
                         name=name if sigma == "given" else f"{name}, sigma not given",
                         rung=grid["rung"], snr=float(snr), nuisances=nuisances, sigma=sigma, values=tissue + rest,
-                        estimators=tuple(grid.get("estimators", ())), n=n,
+                        estimators=tuple(grid.get("estimators", ())), n=n, protocol=grid.get("protocol", ""),
+                        variant=grid.get("variant", ""), options=tuple(grid.get("options", {}).items()),
+                        equation=grid.get("equation", ""), held=tuple(grid.get("held", ())),
+                        tell=_told(grid, study.tell),
                     )  # fmt: skip
 
 
@@ -220,6 +249,18 @@ def _checked_grid(path: Path, where: str, grid: Any, ends: Mapping[str, Any]) ->
         for value in _list(grid.get(key, choices[0])):
             if value not in choices:
                 raise InputError(f"{path}: {where}: {key} = {value!r}; one of {', '.join(choices)}")
+    for key, kind in {
+        "variant": str,
+        "protocol": str,
+        "equation": str,
+        "options": dict,
+        "held": list,
+        "tell": list,
+    }.items():
+        if not isinstance(grid.get(key, kind()), kind):
+            raise InputError(f"{path}: {where}: {key} = {grid[key]!r}; a {kind.__name__} is expected")
+    if {"options", "equation"} & set(grid) and not grid.get("variant"):
+        raise InputError(f"{path}: {where}: options without a variant; claims speak of it by that name")
     if not isinstance(grid["values"], dict):
         raise InputError(f"{path}: {where}: values = {grid['values']!r}; a table of tissue values is expected")
     values = {}
@@ -232,7 +273,7 @@ def _checked_grid(path: Path, where: str, grid: Any, ends: Mapping[str, Any]) ->
     return {**grid, "values": values}
 
 
-def _confounder(path: Path, entry: Any) -> Confounder:
+def _confounder(path: Path, entry: Any, tell: tuple[str, ...] | None) -> Confounder:
     _known(path, "confounder", entry, _CONFOUNDER)
     for key in ("name", "kind", "strengths"):
         if key not in entry:
@@ -247,8 +288,13 @@ def _confounder(path: Path, entry: Any) -> Confounder:
         name=entry["name"], title=entry.get("title", entry["name"]), kind=entry["kind"], key=entry.get("key", ""),
         unit=entry.get("unit", "1"), strengths=tuple(map(float, strengths)),
         estimators=tuple(entry.get("estimators", ())), values=entry.get("values", {}),
-        switches=entry.get("switches", {}),
+        switches=entry.get("switches", {}), options=entry.get("options", {}), protocol=entry.get("protocol", ""),
+        tell=_told(entry, tell),
     )  # fmt: skip
+
+
+def _told(entry: Mapping[str, Any], default: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return tuple(map(str, entry["tell"])) if "tell" in entry else default
 
 
 def _known(path: Path, where: str, content: Any, keys: set[str]) -> None:
