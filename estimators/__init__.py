@@ -10,13 +10,14 @@ from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
 from .fat import dixon, dixon_mixed
 from .fat_few import dixon_2pt, dixon_3pt
+from .fat_magnitude import dixon_magnitude
 from .perfusion import adc, ivim, ivim_segmented
 from .perfusion_bayes import ivim_bayes
 from .perfusion_fat import ivim_fat_aware
 from .perfusion_nnls import ivim_nnls
 from .status import Status
 
-FAT = (dixon, dixon_2pt, dixon_3pt, dixon_mixed)
+FAT = (dixon, dixon_2pt, dixon_3pt, dixon_magnitude, dixon_mixed)
 registry: dict[str, Estimator] = {
     e.name: e for e in (adc, ivim, ivim_segmented, ivim_nnls, ivim_bayes, ivim_fat_aware, *FAT)
 }
@@ -48,6 +49,7 @@ __all__ = [
     "dixon",
     "dixon_2pt",
     "dixon_3pt",
+    "dixon_magnitude",
     "dixon_mixed",
     "estimator",
     "get",

@@ -20,6 +20,9 @@ from .fat_maps import CLAIMS, EXTRAS, QUANTITIES, choose, fitted
 from .fat_train import ENCODINGS, NEEDS, Train
 from .fat_weights import weights_of
 
+GRADIENTS: dict[str, tuple[int, ...]] = {"ignored": (), "slice": (-3,), "voxel": (-3, -2, -1)}
+"""Axes, from the last, along which a gradient of the field is corrected for."""
+
 
 @estimator(
     name="dixon",
@@ -50,6 +53,7 @@ def dixon(
     rates: str = "one",
     first_echo: str = "kept",
     bipolar: bool = False,
+    gradient: str = "ignored",
     T1_correction: bool = False,
     T1_water: float | np.ndarray | None = None,
     T1_fat: float | np.ndarray | None = None,
@@ -64,12 +68,14 @@ def dixon(
     ``real`` part of F/(W + F), whose noise averages out at 0 and 100 %; the ``magnitude`` ratio; or Liu's
     ``discrimination``. `spectrum` as `simulator.water_fat.spectrum_of`; `temperature` of the water (C). `rates`:
     ``one`` R2*, or ``two``. `first_echo`: ``kept``, ``dropped``, or with a ``free`` phase. `bipolar`: the phase of
-    every second echo is an unknown. `T1_correction`: PDFF for proton density, from flip angle and TR, with T1 (s) of
-    water and fat and what is not known of them; population means by default. `bounds` of r2star (1/s).
+    every second echo is an unknown. `gradient`: the rise of the fitted field across the ``slice``, or across the
+    ``voxel`` along all axes, is no part of R2*. `T1_correction`: PDFF for proton density, from flip angle and TR, with
+    T1 (s) of water and fat and what is not known of them; population means by default. `bounds` of r2star (1/s).
     """
     choose("dixon", "phases", phases, ("free", "common"))
     choose("dixon", "fraction", fraction, FRACTIONS)
     choose("dixon", "rates", rates, ("one", "two"))
+    choose("dixon", "gradient", gradient, tuple(GRADIENTS))
     choose("dixon", "first_echo", first_echo, ("kept", "dropped", "free"))
     train = Train.of("dixon", protocol, 3, spectrum, temperature)
     if first_echo == "dropped":
@@ -77,6 +83,8 @@ def dixon(
         train, data = train.take(kept), data[..., kept]
     extra = {"dual": rates == "two", "first": first_echo == "free", "bipolar": bipolar}
     _check_unknowns(train, phases, extra)
+    if gradient != "ignored" and (phases == "common" or any(extra.values())):
+        raise InputError(f"dixon: gradient={gradient!r} goes with free phases, one R2* and even echoes alone")
     weights = weights_of("dixon", protocol, T1_correction, T1_water, T1_fat, T1_water_sd, T1_fat_sd)
     names = (*QUANTITIES, *(["t2star"] if t2star else []), *(["r2star_fat"] if rates == "two" else []))
     names += (*(["first_phase"] if first_echo == "free" else []), *(["bipolar_phase"] if bipolar else []))
@@ -85,7 +93,7 @@ def dixon(
     )
     return fitted(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
-        common=phases == "common", bounds=bounds, **extra,
+        gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def fit(
     first: bool = False,
     bipolar: bool = False,
     rate_known: bool = False,
+    slopes: np.ndarray | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> WaterFatFit:
     """Fit all voxels from their starts.
@@ -98,6 +99,8 @@ def fit(
         The phase of the first echo, and what every second echo is off, are unknowns.
     rate_known : bool
         R2* is held at its start.
+    slopes : ndarray, (voxel, 3), optional
+        Rise of the field across each voxel along z, y and x (Hz), whose dephasing is no R2*.
     bounds : mapping, optional
         Of r2star and r2star_fat (1/s).
     """
@@ -114,7 +117,9 @@ def fit(
     else:
         start |= dict(zip(AMPLITUDES, (water.real, water.imag, fat.real, fat.imag), strict=True))
         equation, names = equations.water_fat_free, ("fieldmap", "r2star")
-        if dual:
+        if slopes is not None:
+            equation = equations.water_fat_gradient
+        elif dual:
             equation, names = equations.water_fat_dual, ("fieldmap", "r2star", "r2star_fat")
         elif first or bipolar:
             equation = equations.water_fat_uneven
@@ -127,7 +132,10 @@ def fit(
     limits |= {"phase": (-20.0, 20.0)}
     unknowns = [q.name for q in equation.unknowns if q.name not in known]
     limits = {n: pair for n, pair in limits.items() if n in unknowns}
-    settings = {q.name: train.settings[q.name] for q in equation.settings}
+    given = dict(train.settings)
+    if slopes is not None:
+        given |= {q.name: slopes[:, k : k + 1] for k, q in enumerate(equations.dixon.SLOPES)}
+    settings = {q.name: given[q.name] for q in equation.settings}
     found = solver.fit(equation, turned, settings, known=known, start=start, bounds=limits, covariance=True)
     assert found.covariance is not None
     covariance = found.covariance

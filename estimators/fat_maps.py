@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from . import fat_fit
 from .fat_fraction import UNWEIGHTED, Fraction, Weights, fraction_of
+from .fat_gradient import slopes
 from .fat_start import Start
 from .fat_train import Train
 from .status import Status
@@ -139,6 +140,7 @@ def fitted(
     names: tuple[str, ...],
     fraction: str = "real",
     weights: Weights = UNWEIGHTED,
+    gradient: tuple[int, ...] = (),
     **model: Any,
 ) -> dict[str, np.ndarray]:
     """Fit every voxel of the mask from its start: `names` with standard errors, intervals where wanted, status.
@@ -156,23 +158,51 @@ def fitted(
         Of the quantities that are returned.
     fraction, weights
         As `fraction_of` takes them.
+    gradient : tuple of int
+        Axes, counted from the last (-3 is z), along which the field's rise across a voxel is corrected for: it is read
+        off a first fit, and held in a second.
     **model
         As `fat_fit.fit` takes them.
     """
     flat = data.reshape(-1, data.shape[-1])
     maps = Maps(mask.shape, names)
+    freedom = _fill(maps, flat, mask, train, start, intervals, fraction, weights, model)
+    if gradient:
+        rises = np.zeros((mask.size, 3))
+        found = slopes(maps.values["fieldmap"].reshape(mask.shape), mask)
+        here = [axis - mask.ndim for axis in range(mask.ndim) if axis - mask.ndim in gradient]
+        rises[:, here] = found[:, here]
+        again = Start(maps.values["fieldmap"], maps.values["r2star"], start.ambiguous)
+        freedom = _fill(maps, flat, mask, train, again, intervals, fraction, weights, model, rises)
+    return maps.finished(flat, freedom, sigma, intervals)
+
+
+def _fill(
+    maps: Maps,
+    flat: np.ndarray,
+    mask: np.ndarray,
+    train: Train,
+    start: Start,
+    intervals: bool,
+    fraction: str,
+    weights: Weights,
+    model: Mapping[str, Any],
+    rises: np.ndarray | None = None,
+) -> int:
+    """Fit the voxels of the mask, chunk by chunk; gives the degrees of freedom that a voxel leaves."""
     inside = np.flatnonzero(mask)
     freedom = 0
     for a in range(0, inside.size, CHUNK):
         some = inside[a : a + CHUNK]
-        found = fat_fit.fit(flat[some], train, start.field[some], start.r2star[some], **model)
+        slope = None if rises is None else rises[some]
+        found = fat_fit.fit(flat[some], train, start.field[some], start.r2star[some], slopes=slope, **model)
         freedom = found.freedom
         part = fraction_of(found.water, found.fat, found.covariance, weights.take(some), fraction)
         maps.keep(some, found, part)
         maps.status[some] |= np.where(start.ambiguous[some], Status.AMBIGUOUS, 0).astype(np.uint16)
         if intervals:
             maps.keep_ratio(some, part)
-    return maps.finished(flat, freedom, sigma, intervals)
+    return freedom
 
 
 def without_fit(

@@ -13,7 +13,7 @@ from .relaxation import TE
 _INFINITY = float("inf")
 
 S0 = Quantity("S0", "a.u.", 0.0, _INFINITY, "signal of water and fat together at TE 0", latex="S_0")
-pdff = Quantity("pdff", "1", 0.0, 1.0, "fat over water and fat", latex=r"\mathrm{PDFF}", start=(0.2, 0.6))
+pdff = Quantity("pdff", "1", 0.0, 1.0, "fat over water and fat", latex=r"\mathrm{PDFF}")
 r2star = Quantity("r2star", "1/s", 0.0, 1000.0, "R2* of the voxel", latex="R_2^*", start=(30.0, 120.0))
 r2star_fat = Quantity("r2star_fat", "1/s", 0.0, 1000.0, "R2* of fat", latex=r"R_{2,\mathrm{F}}^*", start=(30.0, 120.0))
 fieldmap = Quantity("fieldmap", "Hz", -1000.0, 1000.0, "offset of water from the scanner's frequency", latex=r"\psi")
@@ -40,6 +40,10 @@ fat_imag = Quantity("fat_imag", "1", -1.0, 1.0, "fat relative to water, imaginar
 first = Quantity("first", "1", 0.0, 1.0, "1 at the first echo of a train, else 0", latex="n_1")
 even = Quantity("even", "1", 0.0, 1.0, "1 at every second echo of a train, else 0", latex="n_2")
 SPECTRUM = (fat_real, fat_imag)
+SLOPES = tuple(
+    Quantity(f"slope_{k}", "Hz", -300.0, 300.0, f"rise of the field from face to face along {k}", latex=rf"g_{k}")
+    for k in "zyx"
+)
 
 _SIGNAL = "(W + F*(fat_real + I*fat_imag))*exp(2*pi*I*fieldmap*TE - r2star*TE)"
 _POLAR = {"W": "S0*(1 - pdff)*exp(I*phase)", "F": "S0*pdff*exp(I*phase + I*phase_fat)"}
@@ -97,6 +101,18 @@ water_fat_uneven = Equation(
     settings=(TE, *SPECTRUM, first, even),
     source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045; bipolar: doi:10.1002/mrm.21583",
     assumptions="A free phase of the first echo leaves its magnitude alone: the likelihood of mixed fitting.",
+)
+
+water_fat_gradient = Equation(
+    name="water_fat_gradient",
+    title="Water and fat as complex amplitudes, in a field that rises across the voxel",
+    formula=_SIGNAL + "*" + "*".join(f"sin(a{k})/a{k}" for k in "zyx"),
+    # half of the phase from face to face, kept off 0 by what changes the signal in the thirteenth digit
+    where={**_FREE, **{f"a{k}": f"sqrt((pi*slope_{k}*TE)**2 + 1e-12)" for k in "zyx"}},
+    unknowns=(*AMPLITUDES, fieldmap, r2star),
+    settings=(TE, *SPECTRUM, *SLOPES),
+    source="Fernandez-Seara and Wehrli, MRM 44:358 (2000), doi:10.1002/1522-2594(200009)44:3<358::AID-MRM3>3.0.CO;2-O",
+    assumptions="The field rises evenly, and the voxel is a box: sharp edges of a slice, of pixels about so.",
 )
 
 water_fat_mixed = Equation(
