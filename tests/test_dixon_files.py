@@ -46,7 +46,7 @@ def truth() -> dict[str, np.ndarray]:
 def echoes(truth, times=ECHOES, field=3.0) -> np.ndarray:
     """Complex images (x, y, z, echo) of water and fat that leave the pulse with a phase of .7 rad."""
     t = np.array(times)
-    c = np.exp(2j * np.pi * np.outer(t, (PPM - 4.70) * 42.577478461 * field)) @ (AREA / AREA.sum())
+    c = np.exp(2j * np.pi * np.outer(t, (PPM - 4.70) * 42.577478518 * field)) @ (AREA / AREA.sum())
     f, rate, psi = (truth[n][..., None] for n in ("pdff", "r2star", "fieldmap"))
     return 100 * (1 - f + f * c) * np.exp((2j * np.pi * psi - rate) * t + 0.7j)
 

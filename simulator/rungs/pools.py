@@ -103,10 +103,6 @@ class Pools:
     ) -> NDArray[Any]:
         """Signal (row, point) of a density of 1 of a pool: a row for all voxels, or one each."""
         local = {name: values[voxels, None] for name, values in self.fields.items()}
-        for name in local:
-            if name not in self.sequence.switches:
-                raise InputError(f"scanner: the closed form of sequence {self.sequence.name} takes no map of {name}: "
-                                 "expected rung engine or scan")  # fmt: skip
         turned: Any = 1.0
         if np.iscomplexobj(local.get("B1")):  # the phase of the pulse is that of the magnetisation it leaves
             turned, local["B1"] = np.exp(1j * np.angle(local["B1"])), np.abs(local["B1"])
