@@ -29,7 +29,7 @@ WHAT = "a multi-echo scan"
 LONGEST_ECHO = 0.25
 """Seconds: no gradient echo lives so long; what is longer was given in ms."""
 
-LONG_REPETITION, LARGE_ANGLE = 2.0, 45.0
+LONG_REPETITION, LARGE_ANGLE = 4.0, 45.0
 """Seconds and degrees: nobody waits longer at a smaller angle; a TR beyond was given in ms."""
 
 LONGEST_REPETITION = 20.0

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ import xarray as xr
 
 from bonemri import cli, phantoms, simulator
 from bonemri.simulator import equations, files, nifti
+from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.model import cramer_rao_bound
 
 AFFINE = np.diag([-2.0, 2.0, 3.0, 1.0])
@@ -126,6 +128,64 @@ def test_a_phantom_may_be_named_where_it_is_scanned():
     scan = files.read("a.nc")
     assert scan.attrs["rung"] == "matched"
     assert "noise_sd" not in scan.attrs
+
+
+@pytest.mark.parametrize(("rung", "settings"), [
+    ("pools", {"off_resonance": 40, "initial_phase": 0.5, "R2_prime": False}),
+    ("engine", {"first_echo_phase": 0.2, "B1": 0.8}),
+    ("scan", {"bipolar_phase": -0.3, "odd_even_phase": 0.1, "delays": [1e-7, 0.0, 0.0]}),
+])  # fmt: skip
+def test_each_confounder_is_one_set(rung, settings):
+    """As the Python call; faults of the scanner with the switches of the sequence."""
+    protocol = simulator.protocols.dixon_marrow_bipolar.replace(readout={"polarity": "bipolar", "dwell": 4e-6})
+    Path("mine.toml").write_text(as_toml(protocol))
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    assert cli.run(["simulate", "mine.toml", "--phantom", "marrow_block", "--rung", rung, *sets]) == 0
+    faults = {name: settings.pop(name) for name in cli.SCANNER_FAULTS if name in settings}
+    scanner = Scanner(**faults) if faults else None
+    expected = simulator.scan(phantoms.marrow_block(), protocol, rung=rung, scanner=scanner, **settings)
+    found = files.read("mine.nc", encoding="echo")
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert found.attrs["rung"] == rung
+    plain = simulator.scan(phantoms.marrow_block(), protocol, rung=rung)
+    assert not np.allclose(found.values, plain.values, rtol=1e-3)
+
+
+def as_toml(protocol) -> str:
+    """A protocol as a TOML file; JSON has the same strings, numbers and lists."""
+    whole = json.loads(protocol.to_json())
+    whole = {k: v for k, v in whole.items() if k != "fat_suppression"}
+    plain = [f"{key} = {json.dumps(value)}" for key, value in whole.items() if not isinstance(value, dict)]
+    tables = [(key, value) for key, value in whole.items() if isinstance(value, dict)]
+    return "\n".join(
+        [*plain, *(f"[{k}]\n" + "\n".join(f"{n} = {json.dumps(v)}" for n, v in t.items()) for k, t in tables)]
+    )
+
+
+def test_a_named_phantom_is_made_for_the_field_of_the_protocol():
+    assert cli.run(["simulate", "dixon_ideal_iq_1t5", "--phantom", "marrow_block"]) == 0
+    scan = files.read("dixon_ideal_iq_1t5.nc", encoding="echo")
+    bone = phantoms.marrow_block(field=1.5)
+    np.testing.assert_array_equal(scan.values, simulator.scan(bone, "dixon_ideal_iq_1t5").values)
+
+
+def test_a_pulseq_file_is_a_protocol(tmp_path):
+    """A pulse and one line of k-space, written by another package; a rung that cannot be is told, and nothing stays."""
+    pypulseq = pytest.importorskip("pypulseq")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = pypulseq.Sequence(pypulseq.Opts())
+        made.add_block(pypulseq.make_block_pulse(np.pi / 2, duration=1e-4))
+        made.add_block(pypulseq.make_adc(4, duration=4e-4, delay=1e-4))
+        made.set_definition("FOV", [4e-3, 4e-3, 4e-3])
+        made.write("fid.seq")
+    assert cli.run(["simulate", "fid.seq", "--phantom", "marrow_block", "--rung", "engine"]) == 0
+    found = files.read_scan("fid.nc")
+    expected = simulator.scan(phantoms.marrow_block(), "fid.seq", rung="engine")
+    np.testing.assert_array_equal(found.values, expected.values)
+    before = sorted(Path().iterdir())
+    assert cli.run(["simulate", "fid.seq", "--phantom", "marrow_block", "-o", "other.nc"]) == 2
+    assert sorted(Path().iterdir()) == before
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -361,8 +421,11 @@ def spoil_phantoms(bone: phantoms.Phantom) -> None:
     bone.to_netcdf("bone.nc")
     relabelled = bone.pools.copy(deep=True)
     relabelled["T2"].attrs["units"] = "ms"
-    spoilt = {"mapless": (bone.pools.drop_vars("T2"), bone.truth), "milliseconds": (relabelled, bone.truth),
-              "untrue": (bone.pools, bone.truth.drop_vars("pdff"))}
+    spoilt = {
+        "mapless": (bone.pools.drop_vars("T2"), bone.truth),
+        "milliseconds": (relabelled, bone.truth),
+        "untrue": (bone.pools, bone.truth.drop_vars("pdff")),
+    }
     for name, (pools, truth) in spoilt.items():
         pools.to_netcdf(f"{name}.nc", mode="w", group="pools", engine="h5netcdf")
         truth.to_netcdf(f"{name}.nc", mode="a", group="truth", engine="h5netcdf")

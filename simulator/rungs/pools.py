@@ -104,6 +104,6 @@ class Pools:
         """Signal (row, point) of a density of 1 of a pool: a row for all voxels, or one each."""
         local = {name: values[voxels, None] for name, values in self.fields.items()}
         turned: Any = 1.0
-        if np.iscomplexobj(local.get("B1")):  # the phase of the pulse is that of the magnetisation it leaves
+        if "B1" in local and np.iscomplexobj(local["B1"]):  # the pulse leaves the magnetisation with its phase
             turned, local["B1"] = np.exp(1j * np.angle(local["B1"])), np.abs(local["B1"])
         return turned * self.sequence.signal(self.pool(index, voxels, line), protocol, **self.switches, **local)
