@@ -65,7 +65,10 @@ def dixon_3pt(
     choose("dixon-3pt", "fraction", fraction, FRACTIONS)
     train = Train.of("dixon-3pt", protocol, 3, spectrum, temperature)
     rate = _rate("dixon-3pt", r2star, mask.size)
-    start = fat_start.field_of(data, mask, train, sigma, rate=float(np.median(rate)))
+    # the field map knows one rate: what a voxel's own differs by is taken out of its data first
+    middle = float(np.median(rate))
+    alike = data * np.exp(np.multiply.outer((rate - middle).reshape(mask.shape), train.times))
+    start = fat_start.field_of(alike, mask, train, sigma, rate=middle)
     start = Start(start.field, rate, start.ambiguous)
     return fitted(data, mask, train, start, sigma, intervals, names=tuple(FEW), fraction=fraction, rate_known=True)
 

@@ -21,6 +21,9 @@ from .fat_train import Train
 WINDOW = 200.0
 """How far the fit may move the field from its start (Hz)."""
 
+RTOL = 1e-8
+"""What a step may still lower the cost by, as a part of it, when a fit stops: 1e-4 of a standard error."""
+
 BOUNDS = {"fieldmap": (-WINDOW, WINDOW), "r2star": (-300.0, 2000.0), "r2star_fat": (-300.0, 2000.0)}
 """Noise may carry an estimate of a small R2* below 0; held at 0 it would be biased."""
 
@@ -136,7 +139,7 @@ def fit(
     if slopes is not None:
         given |= {q.name: slopes[:, k : k + 1] for k, q in enumerate(equations.dixon.SLOPES)}
     settings = {q.name: given[q.name] for q in equation.settings}
-    found = solver.fit(equation, turned, settings, known=known, start=start, bounds=limits, covariance=True)
+    found = solver.fit(equation, turned, settings, known=known, start=start, bounds=limits, rtol=RTOL, covariance=True)
     assert found.covariance is not None
     covariance = found.covariance
     if common:

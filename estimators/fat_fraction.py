@@ -37,7 +37,8 @@ UNWEIGHTED = Weights()
 class Fraction:
     """Values and, for noise of SD 1, standard errors; `weight_sd` is what the errors of the weights add to pdff.
 
-    `along` is fat in the direction of the sum, `sum` the size of the sum, `moments` their variances and covariance.
+    `along` is fat in the direction of the sum, `sum` the size of the sum, `moments` their variances and covariance
+    where they were asked for.
     """
 
     pdff: np.ndarray
@@ -69,38 +70,40 @@ class Fraction:
 
 
 def fraction_of(
-    water: np.ndarray, fat: np.ndarray, covariance: np.ndarray, weights: Weights = UNWEIGHTED, kind: str = "real"
+    water: np.ndarray,
+    fat: np.ndarray,
+    covariance: np.ndarray,
+    weights: Weights = UNWEIGHTED,
+    kind: str = "real",
+    moments: bool = True,
 ) -> Fraction:
     """Fraction and amplitudes.
 
     Parameters
     ----------
     water, fat : ndarray of complex, (voxel,)
-    covariance : ndarray, (voxel, 4, 4)
+    covariance : ndarray, (voxel, 4 and more, ...)
         Of the real and imaginary parts of water, then of fat, for noise of SD 1.
     weights : Weights
     kind : {"real", "magnitude", "discrimination"}
+    moments : bool
+        Whether an interval will be asked for.
     """
     w, f = water / weights.water, fat / weights.fat
-    scale = np.repeat(np.stack([np.broadcast_to(1.0 / np.asarray(k), w.shape) for k in (weights.water, weights.fat)],
-                               axis=-1), 2, axis=-1)  # fmt: skip
-    covariance = covariance[:, :4, :4] * scale[:, :, None] * scale[:, None, :]
+    seen = _Seen(covariance, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         total = w + f
         size = np.abs(total)
         along = np.where(size > 0, total.conj() / size, 1.0)
-        w_along, f_along = w * along, f * along
+        f_along = f * along
         # of Re(z u), u the phase of the sum: it turns by Im(dS u)/|S| where z has a part across
-        across = f_along.imag / size
-        of_fat = (1j * -across * along, (1 - 1j * across) * along)
-        of_water = ((1 + 1j * across) * along, 1j * across * along)
-        of_sum = (along, along)
+        across = 1j * (f_along.imag / size) * along
+        of_fat, of_water = (-across, along - across), (along + across, across)
+        gradients: dict[str, tuple[np.ndarray, np.ndarray]]
         if kind == "real":
-            values = {"water": w_along.real, "fat": f_along.real}
-            gradients = {"water": of_water, "fat": of_fat}
-            pdff = f_along.real / size
+            values = {"water": (w * along).real, "fat": f_along.real, "pdff": f_along.real / size}
             q = f / total
-            gradients["pdff"] = (-q / total, (1 - q) / total)
+            gradients = {"water": of_water, "fat": of_fat, "pdff": (-q / total, (1 - q) / total)}
         else:
             u, v = (np.where(np.abs(z) > 0, z.conj() / np.abs(z), 1.0) for z in (w, f))
             zero = np.zeros_like(u)
@@ -108,27 +111,38 @@ def fraction_of(
             gradients = {"water": (u, zero), "fat": (zero, v)}
             if kind == "magnitude":
                 whole = np.abs(w) + np.abs(f)
-                pdff = np.abs(f) / whole
-                gradients["pdff"] = (-pdff * u / whole, (1 - pdff) * v / whole)
+                p = np.abs(f) / whole
+                gradients["pdff"] = (-p * u / whole, (1 - p) * v / whole)
             else:
                 fatty = np.abs(f) > np.abs(w)
-                pdff = np.where(fatty, np.abs(f), size - np.abs(w)) / size
-                share = np.where(fatty, pdff, 1 - pdff)
-                by_fat = (-share * along / size, (v - share * along) / size)
-                by_water = ((share * along - u) / size, share * along / size)
-                gradients["pdff"] = tuple(np.where(fatty, a, b) for a, b in zip(by_fat, by_water, strict=True))
-    sd = {name: np.sqrt(_covariance(g, g, covariance)) for name, g in gradients.items()}
-    pairs = ((of_fat, of_fat), (of_fat, of_sum), (of_sum, of_sum))
-    moments = np.stack([_covariance(a, b, covariance) for a, b in pairs], axis=-1)
+                p = np.where(fatty, np.abs(f), size - np.abs(w)) / size
+                share = np.where(fatty, p, 1 - p) * along
+                by_fat, by_water = (-share, v - share), (share - u, share)
+                gradients["pdff"] = tuple(np.where(fatty, a, b) / size for a, b in zip(by_fat, by_water, strict=True))
+            values["pdff"] = p
+    sd = {name: np.sqrt(seen.covariance(g, g)) for name, g in gradients.items()}
+    pairs = ((of_fat, of_fat), (of_fat, (along, along)), ((along, along), (along, along))) if moments else ()
+    kept = np.stack([seen.covariance(a, b) for a, b in pairs], axis=-1) if moments else np.zeros((len(w), 0))
+    pdff = values["pdff"]
     weight_sd = np.abs(pdff * (1 - pdff)) * np.hypot(weights.water_error, weights.fat_error)
-    return Fraction(pdff, values["water"], values["fat"], sd, weight_sd, f_along.real, size, moments)
+    return Fraction(pdff, values["water"], values["fat"], sd, weight_sd, f_along.real, size, kept)
 
 
-def _covariance(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], covariance: np.ndarray
-) -> np.ndarray:
-    """Of two quantities with d = Re(a dW + b dF)."""
-    p, q = (np.stack([a.real, -a.imag, b.real, -b.imag], axis=-1) for a, b in (one, other))
-    with np.errstate(invalid="ignore", over="ignore"):
-        value: np.ndarray = np.einsum("vi,vij,vj->v", p, covariance, q)
-    return np.where(np.isinf(covariance[:, 0, 0]), np.inf, value)
+class _Seen:
+    """Covariance of amplitudes after their weights are divided out."""
+
+    def __init__(self, covariance: np.ndarray, weights: Weights) -> None:
+        self.matrix, self.weights = covariance, weights
+
+    def covariance(self, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Of two quantities with d = Re(a dW + b dF), (voxel,)."""
+        rows = []
+        for of_water, of_fat in (one, other):
+            a, b = of_water / self.weights.water, of_fat / self.weights.fat
+            rows.append((a.real, -a.imag, b.real, -b.imag))
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.zeros(len(self.matrix))
+            for i, p in enumerate(rows[0]):
+                for j, q in enumerate(rows[1]):
+                    total += p * q * self.matrix[:, i, j]
+        return np.where(np.isinf(self.matrix[:, 0, 0]), np.inf, total)

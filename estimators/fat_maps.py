@@ -197,7 +197,7 @@ def _fill(
         slope = None if rises is None else rises[some]
         found = fat_fit.fit(flat[some], train, start.field[some], start.r2star[some], slopes=slope, **model)
         freedom = found.freedom
-        part = fraction_of(found.water, found.fat, found.covariance, weights.take(some), fraction)
+        part = fraction_of(found.water, found.fat, found.covariance, weights.take(some), fraction, intervals)
         maps.keep(some, found, part)
         maps.status[some] |= np.where(start.ambiguous[some], Status.AMBIGUOUS, 0).astype(np.uint16)
         if intervals:
