@@ -20,14 +20,17 @@ from scipy import stats
 from ..errors import InputError
 from ..simulator import kernels, threads
 
-RATES = 60.0 * np.expm1(np.linspace(0.0, np.log(11.0), 7))  # 1/s, 0 to 600: closer where tissue is
+RATES = 60.0 * np.expm1(np.linspace(0.0, np.log(11.0), 8))  # 1/s, 0 to 600: closer where tissue is
 REACH = 1000.0  # Hz; the field lies within, or within half a period of the echoes where that is less
 NODES = 12  # of the grid for each turn of the fastest term: the expansion about a node is then good to 1e-4 of a term
 ROOM = 5  # minima kept of each voxel
 CAP = 30.0  # a minimum this much worse (in -log likelihood) than the best is not considered: 7.7 sigma
-STEP_COST, STEP = 6.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-6)
-LOOSE = 0.15  # of the cost of steps: a choice that changes where neighbours bind so much less is called ambiguous
+STEP_COST, STEP = 9.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-9)
+LOOSE = 0.11  # of the cost of steps: a choice that changes where neighbours bind so much less is called ambiguous
 SURE = 18.0  # half of 6 sigma squared
+CHANCE = 4.0 * np.sqrt(2.0)  # four SD of what noise adds to a voxel's misfit: where water is swapped for fat of one
+# peak, both fit alike, and two chi-square variables of two degrees of freedom differ by this SD (in half squares)
+CLOSER = 2.5e-4  # 1/Hz; what a field farther from 0 costs a voxel: decides where data and neighbours do not
 AGAINST = 6.0  # a choice that its own data speak against this much is called ambiguous, whatever the neighbours say
 CLOSE = 1  # times that voxels among ambiguous ones become ambiguous themselves
 SWEEPS = 60
@@ -96,7 +99,7 @@ def solve(
     common_phase : bool
         Whether water and fat have one phase.
     r2star_grid : (rate,), optional
-        1/s, rising; 0 to 600 in seven steps (three echoes: 40 alone, for they leave nothing to tell it by).
+        1/s, rising; 0 to 600 in eight steps (three echoes: 40 alone, for they leave nothing to tell it by).
     voxel_size : (3,), optional
         Along z, y, x, in any unit: neighbours that are farther apart bind less. Cubes without it.
     sigma : float or (z, y, x) array, optional
@@ -120,7 +123,7 @@ def solve(
     rates = _rates(r2star_grid, len(times))
     freedom = 2 * len(times) - (4 if common_phase else 5) - (len(rates) > 1)
     inside = mask & np.isfinite(data).all(axis=-1) & (data != 0).any(axis=-1)
-    noise = _noise_given(sigma, mask.shape)
+    noise = _noise_given(sigma, inside)
     images = [np.full(mask.shape, np.nan) for _ in range(4)]
     if not inside.any():
         return FieldMap(images[0], images[1], np.zeros(mask.shape, bool), images[2], images[3],
@@ -154,6 +157,8 @@ def _compiled(name: str) -> ModuleType:
 class _Tables:
     """What the loop over voxels needs of the echo times; see `field_minima.minima`."""
 
+    times: np.ndarray
+    fat: np.ndarray
     psi: np.ndarray
     rates: np.ndarray
     period: float
@@ -196,7 +201,7 @@ class _Tables:
         twice = twice * np.where(sums[:, 0] == sums[:, 1], 1.0, 2.0)
         points = np.arange(n)
         return cls(
-            psi, rates, period, pairs, np.ascontiguousarray(square[:, points, points].real),
+            times, fat, psi, rates, period, pairs, np.ascontiguousarray(square[:, points, points].real),
             _parts(square[:, pairs[:, 0], pairs[:, 1]]), lags[None, None], _turn(psi, lags),
             sums, _parts(twice), totals[None, None], _turn(psi, totals),
         )  # fmt: skip
@@ -240,10 +245,11 @@ class _Minima:
         field, residual, r2star = (np.zeros((len(part), ROOM)) for _ in range(3))
         count = np.zeros(len(part), np.int64)
         t = tables
+        real, imag = np.ascontiguousarray(part.real), np.ascontiguousarray(part.imag)
+        fat_real, fat_imag = np.ascontiguousarray(t.fat.real), np.ascontiguousarray(t.fat.imag)
         loop(
-            np.ascontiguousarray(part.real), np.ascontiguousarray(part.imag), t.psi, t.rates, t.period > 0, t.pairs,
-            t.diagonal, t.projector, t.lag, t.turn, t.sums, t.second, t.total, t.total_turn, 0, len(part), field,
-            residual, r2star, count,
+            real, imag, t.times, fat_real, fat_imag, t.psi, t.rates, t.period > 0, t.pairs, t.diagonal, t.projector,
+            t.lag, t.turn, t.sums, t.second, t.total, t.total_turn, 0, len(part), field, residual, r2star, count,
         )  # fmt: skip
         for mine, theirs in ((self.field, field), (self.residual, residual), (self.r2star, r2star)):
             mine[first:last] = theirs
@@ -294,7 +300,9 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     misfit = np.ascontiguousarray(np.where(near, misfit, np.float32(np.inf))[:, :width])
     field = np.ascontiguousarray(found.field[:, :width])
     count = np.maximum(count, 1)
-    label, loose = (_settled(field, misfit, count, graph, graph.cost * bond) for bond in (1.0, LOOSE))
+    leaning = misfit + np.float32(CLOSER) * np.abs(field)
+    label, loose = (_settled(field, leaning, count, graph, graph.cost * bond) for bond in (1.0, LOOSE))
+    del leaning
     others = misfit.copy()
     others[rows, label] = np.inf
     second = others.argmin(axis=1)
@@ -306,7 +314,7 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     sheet, evidence, sure = np.zeros(n_voxel, np.int64), np.zeros(n_voxel), np.zeros(n_voxel, bool)
     loops = _compiled("field_sheets.py")
     bonds = (graph.beside, graph.cost, graph.step, graph.period)
-    loops.sheets(mine, other, gain, *bonds, SURE, sheet, evidence, sure)
+    loops.sheets(mine, other, gain, *bonds, SURE, CHANCE, sheet, evidence, sure)
     loops.borders(mine, other, gain, *bonds, SURE, sure)
     sure &= (label == loose) & (evidence >= -AGAINST)
     for _ in range(CLOSE):
@@ -338,13 +346,14 @@ def _rates(grid: np.ndarray | None, n_point: int) -> np.ndarray:
     return np.ascontiguousarray(rates)
 
 
-def _noise_given(sigma: float | np.ndarray | None, shape: tuple[int, ...]) -> float | np.ndarray | None:
+def _noise_given(sigma: float | np.ndarray | None, inside: np.ndarray) -> float | np.ndarray | None:
     if sigma is None:
         return None
     noise = np.asarray(sigma, float)
-    if noise.ndim and noise.shape != shape:
-        raise InputError(f"field map: sigma has shape {noise.shape}; expected one number or {shape}")
-    if not (noise > 0).all():
+    if noise.ndim and noise.shape != inside.shape:
+        raise InputError(f"field map: sigma has shape {noise.shape}; expected one number or {inside.shape}")
+    used = noise[inside] if noise.ndim else noise
+    if not (np.isfinite(used) & (used > 0)).all():
         raise InputError("field map: sigma has values that are not positive; expected the noise SD")
     return noise if noise.ndim else float(noise)
 

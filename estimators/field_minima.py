@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit, types
 
-from ..simulator.lanes import FASTMATH, LANES, rows
+from ..simulator.lanes import FASTMATH, LANES, cos, exp, rows, sin
 
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
 _R1 = types.Array(types.float64, 1, "C", readonly=True)
@@ -23,6 +23,7 @@ _R2 = types.Array(types.float64, 2, "C", readonly=True)
 _R3 = types.Array(types.float64, 3, "C", readonly=True)
 _I2 = types.Array(types.int64, 2, "C", readonly=True)
 _F2 = types.float64[:, ::1]
+BEND = 60.0  # 1/s
 STEPS = 4  # of Newton's method on a polynomial of fifth order about a node: the last two change nothing in double
 BINOMIAL = np.array([[float(math.comb(m, k)) for k in range(6)] for m in range(6)])
 
@@ -82,20 +83,53 @@ def _top(p, reach):
     return x, p[0] + x * (p[1] + x * (p[2] / 2 + x * (p[3] / 6 + x * (p[4] / 24 + x * p[5] / 120))))
 
 
+@njit(**_options)
+def _explained(x, y, i, times, fat_real, fat_imag, psi, rate, common):
+    """Power of lane i that water and fat explain at a field and rate: the projection itself, without a grid."""
+    a = b = c_real = c_imag = 0.0  # normal equations: water-water, fat-fat, water-fat
+    u_real = u_imag = v_real = v_imag = 0.0  # what the data have of water, of fat
+    for n in range(times.shape[0]):
+        decay = exp(-rate * times[n])
+        turn = 2.0 * math.pi * psi * times[n]
+        c, s = cos(turn), sin(turn)
+        p, q = decay * (x[n, i] * c + y[n, i] * s), decay * (y[n, i] * c - x[n, i] * s)
+        f, g = fat_real[n], fat_imag[n]
+        a += decay * decay
+        b += decay * decay * (f * f + g * g)
+        c_real += decay * decay * f
+        c_imag += decay * decay * g
+        u_real += p
+        u_imag += q
+        v_real += f * p + g * q
+        v_imag += f * q - g * p
+    uu, vv = u_real * u_real + u_imag * u_imag, v_real * v_real + v_imag * v_imag
+    uv_real, uv_imag = u_real * v_real + u_imag * v_imag, u_real * v_imag - u_imag * v_real  # conj(u) v
+    if not common:
+        size = b * uu + a * vv - 2.0 * (c_real * uv_real - c_imag * uv_imag)
+        return size / (a * b - c_real * c_real - c_imag * c_imag)
+    det = a * b - c_real * c_real
+    size = (b * uu + a * vv - 2.0 * c_real * uv_real) / det
+    h_real = b * (u_real * u_real - u_imag * u_imag) + a * (v_real * v_real - v_imag * v_imag)
+    h_real -= 2.0 * c_real * (u_real * v_real - u_imag * v_imag)
+    h_imag = 2.0 * (b * u_real * u_imag + a * v_real * v_imag - c_real * (u_real * v_imag + u_imag * v_real))
+    return 0.5 * (size + np.sqrt(h_real * h_real + h_imag * h_imag) / det)
+
+
 @njit(
-    types.void(_R2, _R2, _R1, _R1, types.boolean, _I2, _R2, _R3, _R3, _R3, _I2, _R3, _R3, _R3, types.int64,
-               types.int64, _F2, _F2, _F2, types.int64[::1]),
+    types.void(_R2, _R2, _R1, _R1, _R1, _R1, _R1, types.boolean, _I2, _R2, _R3, _R3, _R3, _I2, _R3, _R3, _R3,
+               types.int64, types.int64, _F2, _F2, _F2, types.int64[::1]),
     nogil=True, cache=True, **_options,
 )  # fmt: skip
 def minima(
-    real, imag, psi, rates, periodic, pairs, diagonal, projector, lag, turn, sums, second, total, total_turn, first,
-    last, field, cost, r2star, count
+    real, imag, times, fat_real, fat_imag, psi, rates, periodic, pairs, diagonal, projector, lag, turn, sums, second,
+    total, total_turn, first, last, field, cost, r2star, count
 ):  # fmt: skip
     """Minima of voxels first to last: field (Hz), residual and R2* (voxel, candidate), least residual first.
 
     Parameters
     ----------
     real, imag : (voxel, point)
+    times, fat_real, fat_imag : (point,)
     psi : (node,)
         Grid of the field, Hz, evenly spaced.
     rates : (rate,)
@@ -220,17 +254,19 @@ def minima(
                     if common:
                         _size(h_real[r], h_imag[r], total_turn[0, f], total_turn[1, f], total[0, 0], n_total, i, p)
                     place[e], top[e] = _top(p, width)
-                rate, shift, height = rates[middle], place[middle - low], top[middle - low]
-                if n_near == 3:
-                    r0, r1, r2 = rates[low], rates[low + 1], rates[low + 2]
+                rate, shift = rates[middle], place[middle - low]
+                if n_near == 3:  # a parabola over log(R + BEND), on which the power is nearly one
+                    r0, r1 = math.log(rates[low] + BEND), math.log(rates[low + 1] + BEND)
+                    r2 = math.log(rates[low + 2] + BEND)
                     d1, d2 = (top[1] - top[0]) / (r1 - r0), (top[2] - top[1]) / (r2 - r1)
                     bend = (d2 - d1) / (r2 - r0)
                     if bend < 0.0:
-                        rate = min(max((r0 + r1) / 2 - d1 / (2 * bend), r0), r2)
-                        height = top[0] + (rate - r0) * (d1 + bend * (rate - r1))
+                        w = min(max((r0 + r1) / 2 - d1 / (2 * bend), r0), r2)
                         d1, d2 = (place[1] - place[0]) / (r1 - r0), (place[2] - place[1]) / (r2 - r1)
-                        shift = place[0] + (rate - r0) * (d1 + (d2 - d1) / (r2 - r0) * (rate - r1))
+                        shift = place[0] + (w - r0) * (d1 + (d2 - d1) / (r2 - r0) * (w - r1))
                         shift = min(max(shift, -width), width)
+                        rate = math.exp(w) - BEND
+                height = _explained(x, y, i, times, fat_real, fat_imag, psi[f] + shift, rate, common)
                 left = max(power[i] - height, 0.0)
                 where = psi[f] + shift
                 if periodic:

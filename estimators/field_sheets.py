@@ -34,10 +34,11 @@ def _root(parent, v):
 
 
 @njit(
-    types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, types.float64, _I1, _F1, _B1),
+    types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, types.float64, types.float64, _I1, _F1,
+               _B1),
     nogil=True, cache=True, **_options,
 )  # fmt: skip
-def sheets(field, other, gain, beside, cost, reach, span, needed, sheet, evidence, sure):
+def sheets(field, other, gain, beside, cost, reach, span, needed, chance, sheet, evidence, sure):
     """Regions that can be swapped as a whole, and which of them are sure.
 
     Parameters
@@ -48,13 +49,14 @@ def sheets(field, other, gain, beside, cost, reach, span, needed, sheet, evidenc
         Misfit of the second best less that of the chosen.
     beside, cost, reach, span
         As in `field_labels.settle`.
-    needed : float
-        What a sheet's evidence, with what steps at its rim towards sure voxels would cost after a swap, has to reach.
+    needed, chance : float
+        What a sheet's evidence, with what steps at its rim towards sure voxels would cost after a swap, has to reach:
+        `needed`, and `chance` times the root of its number of voxels, which is what noise alone brings about.
     sheet, evidence, sure : (voxel,)
         Results: number of the voxel's sheet (that of its first voxel), sum of `gain` over the sheet, whether sure.
     """
     n_voxel = field.shape[0]
-    rim = np.zeros(n_voxel)
+    rim, size = np.zeros(n_voxel), np.zeros(n_voxel)
     for v in range(n_voxel):
         sheet[v] = v
         evidence[v] = 0.0
@@ -70,6 +72,7 @@ def sheets(field, other, gain, beside, cost, reach, span, needed, sheet, evidenc
         sure[v] = np.isnan(other[v])
         if not sure[v]:
             evidence[sheet[v]] += gain[v]
+            size[sheet[v]] += 1.0
     more = True
     while more:  # certainty spreads from sheets that are sure by themselves; those that are not lend each other none
         more = False
@@ -83,7 +86,8 @@ def sheets(field, other, gain, beside, cost, reach, span, needed, sheet, evidenc
                         now = min(gap(field[v], field[u], span) / reach[e // 2], 1.0)
                         rim[sheet[v]] += cost[e // 2] * (after - now)
         for v in range(n_voxel):
-            if sheet[v] == v and not sure[v] and evidence[v] + rim[v] >= needed:
+            enough = max(needed, chance * np.sqrt(size[v]))
+            if sheet[v] == v and not sure[v] and evidence[v] + rim[v] >= enough:
                 sure[v] = more = True
     for v in range(n_voxel):
         evidence[v], sure[v] = evidence[sheet[v]], sure[sheet[v]]
