@@ -22,7 +22,7 @@ from .defendant import BrokenEstimate, Defendant
 from .experiment import Plan, measurands
 from .study import Confounder, Study
 
-TEXTS = ("estimator", "confounder", "confounder_title", "quantity", "measurand", "unit", "strength_unit")
+TEXTS = ("study", "estimator", "confounder", "confounder_title", "quantity", "measurand", "unit", "strength_unit")
 NUMBERS = ("strength", "truth", "limit", "model_error")
 SNR = 100.0  # what a noise-free estimate is told as sigma: one SNR for all curves
 
@@ -51,7 +51,7 @@ def sensitivities(points: xr.Dataset) -> dict[tuple[str, str, str, str, float], 
     absent: dict[tuple[str, ...], float] = {}
     for i in range(points.sizes["point"]):
         at = {name: points[name].values[i] for name in (*TEXTS, *NUMBERS)}
-        curve = (str(at["estimator"]), str(at["confounder"]), str(at["quantity"]), str(at["measurand"]))
+        curve = tuple(str(at[name]) for name in ("estimator", "confounder", "quantity", "measurand"))
         absent.setdefault(curve, float(at["model_error"]))
         found[(*curve, float(at["strength"]))] = float(at["model_error"]) - absent[curve]
     return found
@@ -67,7 +67,7 @@ def _curves(plan: Plan, confounder: Confounder, defendants: Sequence[Defendant])
         clean, truth, told = _scan(plan, confounder, tried[0], strength)
         for defendant in tried:
             points[defendant.name] += _points(confounder, defendant, strength, clean, truth, told)
-    return [point for curve in points.values() for point in curve]
+    return [{"study": plan.study.name, **point} for curve in points.values() for point in curve]
 
 
 def _points(

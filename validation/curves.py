@@ -63,7 +63,7 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
         at = sorted(snr for snr, values in bounds.items() if np.isfinite(values).any())
         ax.plot(at, [np.nanmedian(bounds[snr]) * show.scale for snr in at], color=INK, lw=1.4, zorder=5)
         ax.grid(which="major", color=RULE, lw=0.6)
-        label(ax, "SNR at b = 0", f"SD of {show.axis}")
+        label(ax, "SNR", f"SD of {show.axis}")
     handles = [Line2D([], [], color=INK, lw=1.4, label="Cramér-Rao bound")]
     handles += [Line2D([], [], color=c, marker=m, mec="none", ms=4.5, lw=1, label=n)
                 for n, (c, m) in looks.items() if n in shown]  # fmt: skip
@@ -144,7 +144,7 @@ def prior_ratios(entries: Cells, quantities: Sequence[str]) -> Figure:
         ax.xaxis.set_major_locator(FixedLocator(np.unique(here["snr"])))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.grid(color=RULE, lw=0.6)
-        label(ax, "SNR at b = 0", f"RMSE of {show.axis}")
+        label(ax, "SNR", f"RMSE of {show.axis}")
     legend(figure, [Line2D([], [], label=title, **looks[key]) for key, title, *_ in lines])
     return figure
 

@@ -188,7 +188,7 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     sigma = image if case.sigma == "given" else None
     together = defendant.registered and not defendant.spatial and sigma is not None
     common = {
-        "estimator": defendant.name, "rung": case.rung, "case": case.name, "snr": case.snr,
+        "study": plan.study.name, "estimator": defendant.name, "rung": case.rung, "case": case.name, "snr": case.snr,
         "nuisances": case.nuisances, "protocol": protocol.name, "variant": case.variant, "sigma": case.sigma,
         "seed": seed, "values": case.tissue, "subjects": scene.subjects, "reason": "", "worst": worst,
     }  # fmt: skip
@@ -208,8 +208,13 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
     except BrokenEstimate as broken:
         return [_broken(common, defendant, quantity, str(broken)) for quantity in defendant.quantities]
     limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
-    theta = scene.theta or {**scene.known, **{name: float(np.mean(value)) for name, value in limit.items()}}
-    if not scene.theta:
+    # what a voxel gives at the reference point stands for an amplitude that the equation has and the estimate has not
+    found = {"S0": float(scene.clean.attrs["signal_reference"]), **scene.known,
+             **{name: float(np.mean(value)) for name, value in limit.items() if name not in ("water", "fat")}}  # fmt: skip
+    theta = scene.theta or found
+    if not scene.theta and case.variant:  # an option may have changed what the estimate stands for
+        bounds = dict.fromkeys(bounds, np.nan)
+    elif not scene.theta:
         bounds = ladder.bound(defendant, theta, protocol, noise_sd, magnitude)
         common["worst"] = _worst(defendant, bounds, theta)
     common["residual"] = _residual(defendant, scene, limit, protocol)

@@ -9,37 +9,59 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from . import curves, figures, wording
+from . import curves, figures, heat, wording
 from .style import Cells, columns, select, to_svg
 
 if TYPE_CHECKING:
     from .trial import Trial
 
 
-def headline(at: wording.Reference | None, names: Sequence[str], quantities: Sequence[str]) -> Markup:
+def headline(at: wording.Reference | None, names: Sequence[str], quantities: Sequence[str], prefix: str = "") -> Markup:
     """Truth, limit and mean in the case of the headline."""
     if at is None:
         return Markup("")
     drawn = [name for name in names if np.any(at.cells["estimator"] == name)]
     figure = figures.three_values(at.cells, quantities, drawn)
-    return Markup(to_svg(figure, "three-values", "Truth, limit and mean of each estimator in one case"))
+    return Markup(to_svg(figure, f"{prefix}three-values", "Truth, limit and mean of each estimator in one case"))
 
 
-def draw(trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
-    """The figures of the side-by-side comparison, in the order of the page."""
+def draw(
+    trial: Trial, cells: Cells, names: Sequence[str], quantities: Sequence[str], study: str = "", prefix: str = ""
+) -> list[dict[str, Any]]:
+    """The figures of one study, in the order of the page; `prefix` tells those of several studies apart."""
     drawn = []
     if quantities and cells["case"].size:
         drawn += _comparison(wording.plain_cells(cells), names, quantities)
-    if trial.confounders.sizes.get("point"):
-        drawn += _confounders(columns(trial.confounders, "point"), names, quantities)
-    if trial.prior.sizes.get("entry"):
-        drawn += _priors(columns(trial.prior, "entry"), quantities)
-    return drawn
+        drawn += _maps(cells, names, quantities)
+    for dataset, dimension, of in ((trial.confounders, "point", _confounders), (trial.prior, "entry", _priors)):
+        own = columns(dataset, dimension) if dataset.sizes.get(dimension) else {}
+        if own and study and "study" in own:
+            own = select(own, study=study)
+        if own and own["estimator"].size:
+            drawn += of(own, names, quantities)
+    return [_finished(entry, prefix) for entry in drawn]
+
+
+def _finished(entry: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The entry with its figure as SVG."""
+    key = prefix + entry["id"]
+    svg = Markup(to_svg(entry["figure"], key, f"{entry['title']}. {entry['lead']}"))
+    return {**entry, "id": key, "svg": svg}
+
+
+def _maps(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    """Errors over two truths, where a study tries a table of them."""
+    found = []
+    for key, rung, y, column, title, lead in heat.MAPS:
+        drawn = heat.over_two(cells, names, quantities, rung, y, column)
+        if drawn is not None:
+            figure, caption = drawn
+            found.append(_entry(key, title, lead, figure, caption))
+    return found
 
 
 def _entry(key: str, title: str, lead: str, figure: Figure, caption: str) -> dict[str, Any]:
-    svg = Markup(to_svg(figure, key, f"{title}. {lead}"))
-    return {"id": key, "title": title, "lead": lead, "svg": svg, "caption": caption}
+    return {"id": key, "title": title, "lead": lead, "figure": figure, "caption": caption}
 
 
 def _comparison(cells: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
@@ -129,7 +151,7 @@ def _confounders(points: Cells, names: Sequence[str], quantities: Sequence[str])
     return found
 
 
-def _priors(entries: Cells, quantities: Sequence[str]) -> list[dict[str, Any]]:
+def _priors(entries: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for number, name in enumerate(dict.fromkeys(entries["estimator"].tolist())):
         one = select(entries, estimator=name, prior="declared")

@@ -149,8 +149,8 @@ def scenes(
     if rung == "matched":
         tissue = {name: value for name, value in values.items() if name != "r2star"}
         phantom = phantom_of(study, tissue, voxels, protocol.field_strength)
-        theta = _theta(study, phantom, protocol, model, {**means, **values})
-        bare = _Whole(phantom)
+        bare = _Whole(phantom, values)
+        theta = _theta(study, bare, protocol, model, {**means, **values})
         extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in bare.truth}
         images = [scan(bare, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
         known = {**theta, **{name: values[name] for name in derived.QUANTITIES if name in values}}
@@ -273,11 +273,11 @@ def _wider(image: xr.DataArray, voxels: int) -> xr.DataArray:
 
 
 class _Whole:
-    """A block without the truths that some of its voxels do not have: there the case is true."""
+    """A block without the truths that the case gives itself, or that some of its voxels do not have."""
 
-    def __init__(self, phantom: Any) -> None:
+    def __init__(self, phantom: Any, given: Mapping[str, Any]) -> None:
         truth = phantom.truth
-        self.truth = truth[[name for name in truth.data_vars if bool(truth[name].notnull().all())]]
+        self.truth = truth[[n for n in truth.data_vars if n not in given and bool(truth[n].notnull().all())]]
         self.pools, self.truth_at = phantom.pools, phantom.truth_at
 
 

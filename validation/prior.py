@@ -29,7 +29,7 @@ ROUND = 1 << 12  # of the proposal round it: the Monte Carlo error is below one 
 ROUNDS, WIDER, DEFENSIVE = 4, 2.0, 0.1
 BINS = 20
 LEVELS = tuple(np.arange(0.05, 1.0, 0.05).round(2))  # probabilities between which a rank is known
-_TEXTS = ("estimator", "quantity", "prior", "unit")
+_TEXTS = ("study", "estimator", "quantity", "prior", "unit")
 _NUMBERS = ("snr", "n", "rmse", "rmse_oracle", "rmse_prior_mean", "rmse_least_squares", "ratio_oracle",
             "ratio_prior_mean", "ratio_least_squares", "coverage", "rank_distance")  # fmt: skip
 
@@ -115,8 +115,8 @@ def _try(plan: Plan, defendant: Defendant, declared: Any, snr: float, which: str
         ranks = _ranks(found, quantity, true, rng)
         ratio, se = _ratio((x - true)[:few], errors["oracle"])
         records.append({
-            "estimator": defendant.name, "rung": "matched", "case": f"over the {which} prior", "quantity": quantity,
-            "measurand": quantity, "prior": which, "snr": snr, "n": n, "unit": found[quantity].attrs.get("units", "1"),
+            "study": plan.study.name, "estimator": defendant.name, "rung": "matched",
+            "case": f"over the {which} prior", "quantity": quantity, "measurand": quantity, "prior": which, "snr": snr, "n": n, "unit": found[quantity].attrs.get("units", "1"),
             "nuisances": "known", "protocol": plan.protocol.name, "sigma": "given", "seed": noisy.attrs["seed"],
             "rmse": own, "coverage": float(inside.mean()), "ratio_oracle": ratio, "ratio_oracle_se": se,
             "rank_distance": metrics.uniform_evidence(ranks, (0, 1)).value,

@@ -14,16 +14,16 @@ from markupsafe import Markup
 from matplotlib import rc_context
 
 from ..simulator.files import writing
-from . import gallery, tables, wording
+from . import exhibits, gallery, tables, wording
 from .panels import STAND_IN
-from .style import INK, Cells, columns, new_figure, printed, to_svg
+from .style import INK, Cells, columns, new_figure, printed, select, to_svg
 
 if TYPE_CHECKING:
     from .trial import Judgement, Trial
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOT_SHOWN = ("S0",)  # scanner units: no error of it means anything to a reader
-LEADING = ("f", "D", "D_star")  # shown first, in this order; others follow as they come
+NOT_SHOWN = ("S0", "water", "fat")  # scanner units: no error of it means anything to a reader
+LEADING = ("f", "D", "D_star", "pdff", "r2star", "fieldmap")  # shown first, in this order; others follow as they come
 
 
 def write_page(trial: Trial, folder: str | os.PathLike[str]) -> Path:
@@ -69,6 +69,33 @@ def content(trial: Trial) -> dict[str, Any]:
     """Everything the template prints."""
     cells = columns(trial.samples, "cell")
     names = _names(trial, cells)
+    parts = [_part(trial, study, len(_studies(cells)) > 1) for study in _studies(cells)]
+    return {
+        "trial": trial,
+        "names": names,
+        "tried": tried(trial, cells, names),
+        "verdicts": verdicts(trial),
+        "limits": known_limits(trial),
+        "question": parts[0]["question"] if len(parts) == 1 else "How wrong is it?",
+        "parts": parts,
+        "exhibits": exhibits.sections(trial),
+        "claims": claims(trial, cells, names),
+        "equations": equations(names),
+        "snr_definitions": _snr_definitions(trial),
+        "provenance": _readable(trial.provenance),
+    }
+
+
+def _studies(cells: Cells) -> list[str]:
+    """The studies of a trial, in their order; one without a name where cells do not say."""
+    return list(dict.fromkeys(cells["study"].tolist())) if cells and "study" in cells else [""]
+
+
+def _part(trial: Trial, study: str, several: bool) -> dict[str, Any]:
+    """What is shown of one study: its headline, its comparisons, its figures."""
+    cells = _of_study(columns(trial.samples, "cell"), study)
+    names = _names(trial, cells)
+    names = [name for name in names if name in set(cells["estimator"].tolist())] if several else names
     quantities = _quantities(cells)
     headline = wording.reference(cells) if quantities else None
     answers = wording.answers(headline, names, quantities) if headline else []
@@ -76,24 +103,22 @@ def content(trial: Trial) -> dict[str, Any]:
         rungs = ("matched", headline.rung)
         found = (wording.identifiability(cells, rung, quantities) for rung in rungs)
         answers += [sentence for sentence in found if sentence][:1]
+    prefix = f"{study}-" if several else ""
     return {
-        "trial": trial,
-        "names": names,
-        "tried": tried(trial, cells, names),
-        "verdicts": verdicts(trial),
-        "limits": known_limits(trial),
+        "study": study,
+        "title": trial.provenance.get("studies", {}).get(study, {}).get("title", study) if several else "",
         "question": _question(names, quantities),
         "headline": tables.three_values(headline, names, quantities) if headline else None,
-        "headline_figure": gallery.headline(headline, names, quantities),
+        "headline_figure": gallery.headline(headline, names, quantities, prefix),
         "in_short": wording.in_short(headline, names, quantities) if headline else "",
         "answers": answers,
         "comparisons": [tables.comparison(cells, quantity, names) for quantity in quantities],
-        "figures": gallery.draw(trial, cells, names, quantities),
-        "claims": claims(trial, cells, names),
-        "equations": equations(names),
-        "snr_definition": _snr_definition(),
-        "provenance": _readable(trial.provenance),
+        "figures": gallery.draw(trial, cells, names, quantities, study, prefix),
     }
+
+
+def _of_study(cells: Cells, study: str) -> dict[str, np.ndarray]:
+    return select(cells, study=study) if study and "study" in cells else dict(cells)
 
 
 def tried(trial: Trial, cells: Cells, names: Sequence[str]) -> list[str]:
@@ -242,10 +267,15 @@ def _question(names: Sequence[str], quantities: Sequence[str]) -> str:
     return f"How wrong is {show.words or show.label}?"
 
 
-def _snr_definition() -> str:
+def _snr_definitions(trial: Trial) -> list[str]:
+    """What SNR means in each study, each wording once."""
+    from ..simulator import sequences
     from ..simulator.acquisition import noise
+    from ..simulator.acquisition.protocol import Protocol
 
-    return str(noise.SNR_DEFINITION)
+    protocols = [study.get("protocol") for study in trial.provenance.get("studies", {}).values()]
+    points = [sequences.get(Protocol.from_json(text).sequence).reference_point for text in protocols if text]
+    return list(dict.fromkeys(noise.snr_definition(point) for point in points)) or [noise.SNR_DEFINITION]
 
 
 def _thousands(n: float) -> str:

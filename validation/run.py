@@ -29,13 +29,13 @@ from .study import Study
 from .trial import Trial, make_folder
 
 Asked = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
-_TEXTS = ("estimator", "variant", "rung", "case", "nuisances", "protocol", "quantity", "measurand", "unit")
+_TEXTS = ("study", "estimator", "variant", "rung", "case", "nuisances", "protocol", "quantity", "measurand", "unit")
 _NUMBERS = (
     "snr", "truth", "limit", "limit_sd", "mean", "bias", "bias_se", "sd", "rmse", "crb", "efficiency",
     "efficiency_se", "rmse_over_bound", "coverage_symmetric", "coverage_interval", "flagged_rate", "nan_rate",
     "at_bound_rate", "model_error", "mean_sd", "prior_share", "residual",
 )  # fmt: skip
-CASE_VALUES = ("f", "D", "D_star", "pdff", "r2star")  # in which cases are told apart in a report
+CASE_VALUES = ("f", "D", "D_star", "pdff", "r2star", "R2_prime")  # in which cases are told apart in a report
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,7 @@ def _provenance(charges: Sequence[Charge], plans: Sequence[experiment.Plan]) -> 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "studies": {
             each.study.name: {
+                "title": each.study.title,
                 "sha256": hashlib.sha256(each.study.text.encode()).hexdigest(),
                 "seed": plan.seed,
                 "quick": plan.quick,

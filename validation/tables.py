@@ -9,7 +9,7 @@ import numpy as np
 
 from .panels import RUNGS, cells_of
 from .style import DASH, Cells, number, printed, select
-from .wording import Reference, nearest_snr, plain_cells
+from .wording import Reference, nearest_snr, physical_rung, plain_cells
 
 VALUES = ("truth", "limit", "mean", "sd", "crb")
 
@@ -39,7 +39,7 @@ def comparison(cells: Cells, quantity: str, names: Sequence[str]) -> dict[str, A
     show = printed(quantity)
     compared = plain_cells(cells)
     present = [rung for rung in RUNGS if rung in set(compared["rung"].tolist())]
-    physical = present[-1] if present else ""
+    physical = physical_rung(compared)
     snr = nearest_snr(select(compared, rung="matched") if "matched" in present else compared)
     rows: list[dict[str, Any]] = []
     for name in names:

@@ -56,10 +56,10 @@ def tissue(cells: Cells) -> str:
 
 
 def plain_cells(cells: Cells) -> dict[str, np.ndarray]:
-    """The cells that are compared: nuisances known, noise SD given where that was tried, the commonest protocol."""
+    """The cells that are compared: no variant, nuisances known, noise SD given where tried, the commonest protocol."""
     chosen = dict(cells)
-    for column, wanted in (("nuisances", "known"), ("sigma_given", 1)):
-        if np.any(chosen[column] == wanted):
+    for column, wanted in (("variant", ""), ("nuisances", "known"), ("sigma_given", 1)):
+        if column in chosen and np.any(chosen[column] == wanted):
             chosen = select(chosen, **{column: wanted})
     if chosen["protocol"].size:
         names, counts = np.unique(chosen["protocol"].astype(str), return_counts=True)
@@ -73,12 +73,18 @@ def nearest_snr(cells: Cells, wanted: float = SNR) -> float:
     return float(tried[np.argmin(np.abs(np.log(tried / wanted)))]) if tried.size else float("nan")
 
 
+def physical_rung(cells: Cells) -> str:
+    """The rung with the most physics among those that the most estimators were tried on; empty without cells."""
+    tried = {rung: len(set(cells["estimator"][cells["rung"] == rung].tolist())) for rung in RUNGS}
+    most = max(tried.values())
+    return [rung for rung in RUNGS if tried[rung] == most][-1] if most else ""
+
+
 def reference(cells: Cells) -> Reference | None:
     """The case of the headline: called typical, or else the one nearest to the middle of all cases."""
     compared = plain_cells(cells)
-    present = set(compared["rung"].tolist())
-    rung = next((rung for rung in reversed(RUNGS) if rung in present), None)
-    if rung is None:
+    rung = physical_rung(compared)
+    if not rung:
         return None
     on_rung = select(compared, rung=rung)
     snr = nearest_snr(on_rung)
