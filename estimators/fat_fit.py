@@ -113,13 +113,14 @@ def fit(
     start |= {"first_phase": 0.0, "bipolar_phase": 0.0}
     known: dict[str, Any] = {}
     equation: Equation
+    names: tuple[str, ...] = ("fieldmap", "r2star")
     if common:
-        equation, names = equations.water_fat_common, ("fieldmap", "r2star")
+        equation = equations.water_fat_common
         phase = np.angle(water + fat)
         start |= {"water": (water * np.exp(-1j * phase)).real, "fat": (fat * np.exp(-1j * phase)).real, "phase": phase}
     else:
         start |= dict(zip(AMPLITUDES, (water.real, water.imag, fat.real, fat.imag), strict=True))
-        equation, names = equations.water_fat_free, ("fieldmap", "r2star")
+        equation = equations.water_fat_free
         if slopes is not None:
             equation = equations.water_fat_gradient
         elif dual:
@@ -158,10 +159,10 @@ def _one_phase(found: solver.Fit, covariance: np.ndarray) -> tuple[np.ndarray, n
     sign = np.where(found["water"] + found["fat"] < 0, -1.0, 1.0)  # a phase and the opposite one tie
     water, fat = found["water"] * sign + 0j, found["fat"] * sign + 0j
     full = np.zeros((len(sign), 6, 6))
-    place = [0, 2, 4, 5]  # water, fat, fieldmap, r2star among the columns of the free fit
+    place = np.array([0, 2, 4, 5])  # water, fat, fieldmap, r2star among the columns of the free fit
     mine = [found.free.index(n) for n in ("water", "fat", "fieldmap", "r2star")]
     part = covariance[:, mine][:, :, mine]
     part[:, :2, 2:] *= sign[:, None, None]
     part[:, 2:, :2] *= sign[:, None, None]
-    full[np.ix_(np.arange(len(sign)), place, place)] = part
+    full[:, place[:, None], place] = part
     return water, fat, full

@@ -117,8 +117,8 @@ def fraction_of(
                 fatty = np.abs(f) > np.abs(w)
                 p = np.where(fatty, np.abs(f), size - np.abs(w)) / size
                 share = np.where(fatty, p, 1 - p) * along
-                by_fat, by_water = (-share, v - share), (share - u, share)
-                gradients["pdff"] = tuple(np.where(fatty, a, b) / size for a, b in zip(by_fat, by_water, strict=True))
+                by_water = np.where(fatty, -share, share - u) / size
+                gradients["pdff"] = (by_water, np.where(fatty, v - share, share) / size)
             values["pdff"] = p
     sd = {name: np.sqrt(seen.covariance(g, g)) for name, g in gradients.items()}
     pairs = ((of_fat, of_fat), (of_fat, (along, along)), ((along, along), (along, along))) if moments else ()

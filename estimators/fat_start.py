@@ -98,7 +98,7 @@ def field_of(
     for off in ([train.order % 2 == 1] if even else []) + ([train.order == 0] if first else []):
         left = points[~off[points]]
         points = left if left.size >= LEAST else points
-    size = None if train.voxel_size is None else tuple(map(float, train.voxel_size))
+    z, y, x = (1.0, 1.0, 1.0) if train.voxel_size is None else map(float, train.voxel_size)
     space = mask.shape[-3:]
     space = (1,) * (3 - len(space)) + space
     images, masks = data.reshape(-1, *space, data.shape[-1])[..., points], mask.reshape(-1, *space)
@@ -108,7 +108,7 @@ def field_of(
     grid = None if rate is None else np.array([rate])
     found = [
         field_map.solve(
-            image, inside, times, train.fat[points], common_phase=common, voxel_size=size, r2star_grid=grid,
+            image, inside, times, train.fat[points], common_phase=common, voxel_size=(z, y, x), r2star_grid=grid,
             sigma=None if sigma is None else (sd if np.ndim(sigma) else float(sd.flat[0])),
         )
         for image, inside, sd in zip(images, masks, noise, strict=True)
