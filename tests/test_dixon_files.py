@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonemri import cli, simulator
+from bonemri import cli, estimators, simulator
 from bonemri.errors import InputError
 from bonemri.simulator import files, multi_echo, nifti, phase_units
 from bonemri.simulator.acquisition import protocols
@@ -104,6 +104,39 @@ def test_complex_and_magnitude_with_phase(truth, capsys):
     assert said["protocol"]["flip_angle"] == pytest.approx(math.radians(3))
     np.testing.assert_allclose(nib.load("pair/pdff.nii.gz").affine, AFFINE)
     assert capsys.readouterr().err == ""
+
+
+FAT = [name for name, method in estimators.registry.items() if method.modality == "fat"]
+FEW = {"dixon-2pt": (1.15e-3, 2.30e-3), "dixon-3pt": (1.15e-3, 1.95e-3, 2.75e-3)}
+
+
+@pytest.mark.parametrize("method", FAT)
+def test_every_method_goes_by_way_of_the_command_line(truth, method):
+    """Two and three echoes know no R2*: it is made small, 1 - exp(-1 x 1.6 ms) of the contrast between two of them."""
+    if method in FEW:
+        truth = {**truth, "r2star": np.full((5, 4, 3), 1.0), "fieldmap": truth["fieldmap"] / 10}
+    m, p = pair(truth, FEW.get(method, UNEVEN))
+    assert cli.run(["estimate", method, m, p, "--sigma", "0.01"]) == 0
+    said = json.loads(Path(method, "estimate.json").read_text())
+    assert said["method"] == method and {"scan", "second", "sidecar"} <= set(said["inputs"])
+    assert {path.name for path in Path(method).iterdir()} == {
+        "estimate.json", "status.nii.gz", *(f"{name}.nii.gz" for name in said["maps"])
+    }  # fmt: skip
+    sure = (map_of(method, "status") & ~np.uint16(32)) == 0
+    assert sure.mean() > 0.5
+    error = np.abs(map_of(method, "pdff") - truth["pdff"])[sure]
+    assert error.max() < (1e-5 if method not in FEW else 0.01)
+
+
+def test_magnitudes_alone(truth, capsys):
+    m, _ = pair(truth)
+    assert cli.run(["estimate", "dixon-magnitude", m]) == 0
+    sure = (map_of("dixon-magnitude", "status") & ~np.uint16(32)) == 0
+    np.testing.assert_allclose(map_of("dixon-magnitude", "pdff")[sure], truth["pdff"][sure], atol=1e-5)
+    capsys.readouterr()
+    assert "--conjugate turns the phase; m.nii.gz has none" in told(
+        capsys, "estimate", "dixon-magnitude", m, "--conjugate"
+    )
 
 
 def test_what_is_read_and_how_it_is_called(truth):
