@@ -1,7 +1,7 @@
 """Speed and memory of the water-fat fit, with its field map and alone: `python benchmarks/dixon_fit.py`.
 
 Data: six echoes of 1.2 to 6.7 ms at 3 T, complex noise at SNR 50; fat about a round of marrow in a field that bends
-over some 150 Hz. `dixon` finds the field map, fits six unknowns and tells their errors; `fit alone` is the compiled loop
+over some 150 Hz. `dixon` finds the field map, fits six unknowns and tells their errors; `fit alone` is the loop alone,
 from starts 3 Hz and 10 1/s off; scipy is `least_squares` of the same six unknowns with the exact Jacobian, from the
 truth.
 """
