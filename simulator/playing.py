@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 from .acquisition.events import moments
 from .engines import bloch
 from .engines.isochromats import Isochromats
+from .field_dependence import over_fields
 from .sequences.sequence import Played
+
+MANY = 64
+"""Rows from which on fields are interpolated."""
 
 ISOCHROMATS = 1 << 18
 """Isochromats in work at a time."""
@@ -53,14 +57,31 @@ def isolated(
     return np.asarray(signal / count)
 
 
-def dephased(plan: tuple[Played, ...], points: int) -> Floats:
-    """For how long (s) offsets have acted at each point without being refocused, (point,)."""
+def in_fields(
+    plan: tuple[Played, ...], points: int, T1: Floats, T2: Floats, offset: NDArray[Any], B1: NDArray[Any],
+    at: Floats = CENTRE,
+) -> Complexes:  # fmt: skip
+    """`isolated`, and where many rows differ in B1 and offset alone by interpolation (`field_dependence`)."""
+    rows = max(np.size(offset), np.size(B1))
+    if rows < MANY or max(np.size(T1), np.size(T2), len(at)) > 1:
+        return isolated(plan, points, T1, T2, offset, B1, at)
+
+    def answer(b1: Complexes, shift: Floats) -> Complexes:
+        return isolated(plan, points, T1, T2, shift, b1 if np.iscomplexobj(B1) else b1.real, at)
+
+    each = np.broadcast_to(B1, rows).astype(complex), np.broadcast_to(offset, rows).astype(float)
+    return over_fields(answer, *each, dephased(plan, points, signed=True))
+
+
+def dephased(plan: tuple[Played, ...], points: int, signed: bool = False) -> Floats:
+    """For how long (s) offsets have acted at each point without being refocused, (point,); `signed`, with its sign."""
     total, count = np.zeros(points), np.zeros(points)
     for part in plan:
         at = part.timeline.sample_times()
         for point, sample in zip(part.points, part.samples, strict=True):
             times, sign = moments.pathway(part.timeline, float(at[sample]))
-            total[point] += abs(np.diff(times) @ (sign[1:] + sign[:-1]) / 2)
+            acted = float(np.diff(times) @ (sign[1:] + sign[:-1]) / 2)
+            total[point] += acted if signed else abs(acted)
             count[point] += 1
     return total / count
 

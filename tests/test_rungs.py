@@ -11,12 +11,14 @@ from scipy import stats
 
 from bonemri import phantoms
 from bonemri.errors import InputError
+from bonemri.simulator import playing
 from bonemri.simulator.acquisition import protocols
 from bonemri.simulator.acquisition.fields import coils
 from bonemri.simulator.acquisition.fields.imperfections import EddyCurrent
 from bonemri.simulator.acquisition.protocol import Protocol
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.constants import PROTON
+from bonemri.simulator.field_dependence import over_fields
 from bonemri.simulator.scan import add_noise, scan
 
 SPACE = ("z", "y", "x")
@@ -292,3 +294,33 @@ def test_what_cannot_be_scanned_is_told() -> None:
     broken.pools["T2"].values[0] = np.nan
     with pytest.raises(InputError, match="pool water .*T2 is NaN where it has density"):
         scan(broken, read(), rung="scan")
+
+
+@pytest.mark.parametrize("name", ["dixon_marrow", "ute_ir"])
+def test_fields_of_many_voxels_are_interpolated_to_the_precision_stated(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (1, 48, 48)
+    bone = block(shape, fat=0.5)
+    rng = np.random.default_rng(4)
+    B1 = rng.uniform(0.7, 1.2, shape) * np.exp(1j * rng.uniform(-3, 3, shape))
+    scanner = Scanner(b0=rng.uniform(-150, 150, shape), b1=B1)
+    protocol = protocols.get(name)
+    quick = scan(bone, protocol, rung="engine", scanner=scanner).values
+    monkeypatch.setattr(playing, "MANY", 10**9)
+    plain = scan(bone, protocol, rung="engine", scanner=scanner).values
+    # each interpolation errs by 1e-5 of its largest signal; those of water and fat add, tried at 16 of 576 voxels
+    assert 0 < np.abs(quick - plain).max() < 5e-5 * np.abs(plain).max()
+
+
+def test_what_is_not_smooth_in_the_field_is_computed_voxel_by_voxel() -> None:
+    offset = np.linspace(-500, 500, 4000)
+    calls = []
+
+    def answer(B1: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        calls.append(shift.size)
+        return np.exp(2j * np.pi * shift * 1e-3)[:, None] * (1 / (1 + (shift / 0.7) ** 2))[:, None]
+
+    found = over_fields(answer, np.ones(4000, complex), offset, np.array([1e-3]))
+    np.testing.assert_array_equal(found, answer(np.ones(4000), offset))
+    assert 4000 in calls

@@ -20,7 +20,7 @@ from ...errors import InputError
 from ..acquisition.protocol import FatSuppression, Protocol
 from ..acquisition.scanner import Scanner
 from ..engines import exchange
-from ..playing import CENTRE, dephased, gather, isolated, spread
+from ..playing import CENTRE, dephased, gather, in_fields, spread
 from ..sequences import Pool, Sequence
 from ..sequences.precession import lines
 from ..sequences.sequence import INVISIBLE, Played
@@ -97,7 +97,7 @@ class Engine(Pools):
             found = np.zeros((max(T1.size, field["off_resonance"].size, B1.size, len(at)), points), complex)
             for turning, part in zip(frequency, share, strict=True):
                 if part:
-                    found += part * isolated(plan, points, T1, T2, turning + field["off_resonance"], B1, at)
+                    found += part * in_fields(plan, points, T1, T2, turning + field["off_resonance"], B1, at)
         if self.switches.get("R2_prime", True):
             found = found * np.exp(-pool.get("R2_prime", default=0.0)[:, None] * dephased(plan, points))
         if self.sequence.phase_errors is not None:
