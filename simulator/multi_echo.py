@@ -293,21 +293,21 @@ def _echo_times(places: list[Path], contents: list[dict[str, Any]], volumes: int
 
 def _times(place: Path, stated: Any) -> np.ndarray:
     listed = stated if isinstance(stated, list) else [stated]
-    good = all(isinstance(t, int | float) and not isinstance(t, bool) and math.isfinite(t) and t > 0 for t in listed)
-    if not (good and listed):
-        raise InputError(f"{place}: EchoTime is {str(stated)[:80]}; it must be a list of positive numbers (s)")
-    return np.array(listed, float)
+    times = [nifti.positive(time) for time in listed]
+    if not times or None in times:
+        raise InputError(f"{place}: EchoTime is {repr(stated)[:80]}; it must be a list of positive numbers (s)")
+    return np.array(times, float)
 
 
 def _constant(place: Path, field: str, content: dict[str, Any]) -> float:
     value = content[field]
     if isinstance(value, list) and value and all(v == value[0] for v in value):
         value = value[0]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > 0):
+    number = nifti.positive(value)
+    if number is None:
         unit = {"MagneticFieldStrength": "T", "RepetitionTime": "s", "FlipAngle": "degrees"}[field]
-        raise InputError(f"{place}: {field} is {str(value)[:80]}; it must be one positive number ({unit})")
-    return float(value)
+        raise InputError(f"{place}: {field} is {repr(value)[:80]}; it must be one positive number ({unit})")
+    return number
 
 
 def _check_repetition(place: Path, found: dict[str, Any]) -> None:

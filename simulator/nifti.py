@@ -139,6 +139,17 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def positive(value: Any) -> float | None:
+    """Return what JSON holds as a float where it is a finite number above 0, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows integers of any length
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, float]:
     """Read echo time, repetition time (s) and field strength (T) from a BIDS sidecar.
 
@@ -161,10 +172,10 @@ def read_sidecar(path: str | os.PathLike[str]) -> dict[str, float]:
         value = content[field]
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value > 0):
+        number = positive(value)
+        if number is None:
             raise InputError(f"{path}: {field} is {value!r}; the {meaning} must be one positive number ({unit})")
-        values[coord] = float(value)
+        values[coord] = number
     return values
 
 

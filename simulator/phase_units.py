@@ -52,6 +52,8 @@ class Scale:
 # From narrow to wide: the first that fits is the one. Siemens writes 12 bits, 0 to 4095, or with its scaling -4096 to
 # 4094; GE thousandths of a rad.
 SCALES = (
+    Scale("rad", -math.pi, math.pi, 2 * math.pi, False),
+    Scale("rad", 0, 2 * math.pi, 2 * math.pi, False),
     Scale("degrees", -180, 180, 360, False),
     Scale("degrees", 0, 360, 360, False),
     Scale("12-bit integers -2048 to 2047", -2048, 2047, 4096, True),
@@ -84,16 +86,21 @@ def in_radians(
     """
     unit = _stated(sidecar)
     known = values[np.isfinite(values)]
-    if known.size == 0 or unit in RADIANS:
+    if known.size == 0:
         return values, None
     low, high = float(known.min()), float(known.max())
     runs = f"{where} runs from {low:g} to {high:g}"
-    if unit in DEGREES:
-        return np.radians(values), "phase from degrees"
     slack = 2 * math.pi * ROUNDING
-    if unit is None and (max(-low, high) <= math.pi + slack or (low >= 0 and high <= 2 * math.pi + slack)):
+    turn = max(-low, high) <= math.pi + slack or (low >= 0 and high <= 2 * math.pi + slack)
+    if turn and unit in (None, *RADIANS):
         return values, None
     scale = next((s for s in SCALES if s.fits(known)), None)
+    if unit in RADIANS:
+        if scale is not None and scale.whole:
+            raise InputError(f"{runs}, in rad by {sidecar}: it looks like {scale.name}; state its unit as it is")
+        return values, None
+    if unit in DEGREES:
+        return np.radians(values), "phase from degrees"
     if unit in ARBITRARY:
         if scale is None:
             raise InputError(f"{runs}, in arbitrary units by {sidecar}; give the phase in rad, -pi to pi")

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bonemri import cli, estimators, simulator
@@ -367,6 +367,21 @@ def test_rad_stay_as_they_are(values):
         assert how is None and found is phase
 
 
+def test_what_is_stated_must_be_so(truth, capsys):
+    """Integers that a sidecar calls rad; a unit that is none; rad that it calls arbitrary, which they may be."""
+    m, p = pair(truth, phase=TURNS["Siemens"][0])
+    Path("p.json").write_text('{"Units": "rad"}')
+    assert "in rad by p.json: it looks like 12-bit integers -4096 to 4094" in told(capsys, "estimate", "dixon", m, p)
+    Path("p.json").write_text('{"Units": "Hz"}')
+    assert "p.json: Units is 'hz'; the phase must be in rad" in told(capsys, "estimate", "dixon", m, p)
+    Path("p.json").write_text('{"Units": "arbitrary"}')
+    m, p = pair(truth, phase=lambda phase: np.clip(phase, -1, 5) * 100)
+    assert "in arbitrary units by p.json; give the phase in rad" in told(capsys, "estimate", "dixon", m, p)
+    m, p = pair(truth)
+    assert cli.run(["estimate", "dixon", m, p]) == 0
+    check_maps("dixon", truth)
+
+
 def test_a_phase_that_is_not_wrapped(truth, capsys):
     m, p = pair(truth, phase=lambda q: np.unwrap(q, axis=-1) + 6 * np.pi)
     assert '(a phase that is not wrapped: "Units": "rad" in p.json)' in told(capsys, "estimate", "dixon", m, p)
@@ -384,7 +399,7 @@ BAD_SIDECARS = {
     "two equal": ({"EchoTime": [1e-3, 2e-3, 2e-3, 3e-3, 4e-3, 5e-3]}, "two of them are equal"),
     "five": ({"EchoTime": list(ECHOES[:5])}, "m.json: EchoTime has 5 values and the image 6 echoes; it must be a list"),
     "one": ({"EchoTime": 1.21e-3}, "m.json: EchoTime is 0.00121, one echo; a multi-echo scan has a list of times"),
-    "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is 1.21 ms; it must be a list of positive numbers (s)"),
+    "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is '1.21 ms'; it must be a list of positive numbers (s)"),
     "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
     "not a number": ({"EchoTime": [float("nan"), *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
     "empty": ({"EchoTime": []}, "it must be a list of positive numbers (s)"),
@@ -393,7 +408,7 @@ BAD_SIDECARS = {
     "no field": ({"MagneticFieldStrength": ...}, "m.nii.gz does not say field_strength; state it as "
                  "MagneticFieldStrength in a JSON sidecar beside INPUT or with --protocol"),
     "MHz": ({"MagneticFieldStrength": 123.25}, "MagneticFieldStrength is 123.25; it must be in T, as 3.0"),
-    "field of text": ({"MagneticFieldStrength": "3T"}, "MagneticFieldStrength is 3T; it must be one positive"),
+    "field of text": ({"MagneticFieldStrength": "3T"}, "MagneticFieldStrength is '3T'; it must be one positive"),
     "TR in ms": ({"RepetitionTime": 7.2}, "RepetitionTime is 7.2 at a flip angle of 3 degrees; given in ms? It must "
                  "be in s, as 0.0072"),
     "TR in ms, no angle": ({"RepetitionTime": 72.0, "FlipAngle": ...}, "RepetitionTime is 72; given in ms?"),
@@ -408,6 +423,33 @@ def test_a_sidecar_that_cannot_be_meant(truth, capsys, case):
     m, p = pair(truth)
     Path("m.json").write_text(json.dumps({k: v for k, v in {**SIDECAR, **changes}.items() if v is not ...}))
     assert expected in told(capsys, "estimate", "dixon", m, p)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=4) | st.floats() | st.integers() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=8,
+)  # fmt: skip
+SENSIBLE = {"EchoTime": st.lists(st.floats(1e-4, 0.2), min_size=6, max_size=6), "RepetitionTime": st.floats(1e-3, 4),
+            "MagneticFieldStrength": st.floats(0.1, 14), "FlipAngle": st.floats(0.3, 180)}  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.fixed_dictionaries({}, optional={name: ANY | good for name, good in SENSIBLE.items()}))
+def test_any_sidecar_is_read_or_told(content):
+    """Whatever JSON holds: a scan with sensible settings, or one line."""
+    if not Path("any.nii.gz").exists():
+        save("any.nii.gz", np.ones((2, 2, 1, 6)))
+    Path("any.json").write_text(json.dumps(content))
+    try:
+        scan = files.read("any.nii.gz", encoding="echo")
+    except InputError as error:
+        assert "\n" not in str(error)
+        assert "any.json" in str(error) or "any.nii.gz" in str(error)
+        return
+    assert (np.diff(scan["echo"]) > 0).all() and scan["echo"].max() <= 0.25 and (scan["echo"] > 0).all()
+    for name, top in (("TR", 20), ("field_strength", 25), ("flip_angle", 2 * np.pi)):
+        assert name not in scan.coords or 0 < float(scan[name]) <= top * (1 + 1e-12)
 
 
 def test_settings_at_the_edge_of_sense_are_taken(truth):
