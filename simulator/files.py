@@ -364,7 +364,13 @@ def read(
         scan = scan.conj().assign_attrs(scan.attrs)
     if echoes and "echo" in scan.coords:
         multi_echo.check_echoes(scan, str(path))
-    return scan if protocol is None else with_protocol(scan, protocol)
+    if protocol is None:
+        return scan
+    own = "rung" in scan.attrs
+    scan = with_protocol(scan, protocol)
+    if echoes and not own:
+        del scan.attrs["protocol"]  # as of a NIfTI: where water stands is known of our own scans alone
+    return scan
 
 
 def with_protocol(scan: xr.DataArray, protocol: Protocol) -> xr.DataArray:

@@ -298,6 +298,17 @@ def test_our_own_scans_go_through(truth):
     np.testing.assert_allclose(map_of("turned", "pdff").T, maps["pdff"].values, atol=1e-6)
 
 
+def test_a_netcdf_from_outside_stays_outside(truth):
+    """With a protocol too its water stands at 4.70 ppm; that of our own scans at body temperature."""
+    scan = files.read(pair(truth)[0], encoding="echo", second="p.nii.gz")
+    files.write_scan(scan, "outside.nc")
+    assert cli.run(["estimate", "dixon", "outside.nc", "--protocol", "dixon_marrow", "-o", "outside"]) == 0
+    check_maps("outside", truth)
+    files.write_scan(simulator.scan(simulator_bone(), protocols.dixon_marrow), "own.nc")
+    own = files.read("own.nc", encoding="echo", protocol=protocols.dixon_marrow)
+    assert "protocol" in own.attrs
+
+
 def test_voxels_that_mean_nothing_get_a_status(truth):
     data = echoes(truth)
     magnitude, phase = np.abs(data), np.angle(data)
