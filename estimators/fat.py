@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..simulator.water_fat import WaterFat
 from . import fat_start
 from .estimate import estimator
+from .fat_composition import fitted_composition
 from .fat_fraction import FRACTIONS
 from .fat_maps import CLAIMS, EXTRAS, QUANTITIES, choose, fitted
 from .fat_train import ENCODINGS, NEEDS, Train
@@ -66,18 +67,20 @@ def dixon(
 
     `phases`: water and fat leave the pulse with a phase each (``free``) or one together (``common``). `fraction`: the
     ``real`` part of F/(W + F), whose noise averages out at 0 and 100 %; the ``magnitude`` ratio; or Liu's
-    ``discrimination``. `spectrum` as `simulator.water_fat.spectrum_of`; `temperature` of the water (C). `rates`:
-    ``one`` R2*, or ``two``. `first_echo`: ``kept``, ``dropped``, or with a ``free`` phase. `bipolar`: the phase of
-    every second echo is an unknown. `gradient`: the rise of the fitted field across the ``slice``, or across the
-    ``voxel`` along all axes, is no part of R2*. `T1_correction`: PDFF for proton density, from flip angle and TR, with
-    T1 (s) of water and fat and what is not known of them; population means by default. `bounds` of r2star (1/s).
+    ``discrimination``. `spectrum` as `simulator.water_fat.spectrum_of`, or ``fitted``: one triglyceride for the image,
+    told in the attributes. `temperature` of the water (C). `rates`: ``one`` R2*, or ``two``. `first_echo`: ``kept``,
+    ``dropped``, or with a ``free`` phase. `bipolar`: the phase of every second echo is an unknown. `gradient`: the rise
+    of the fitted field across the ``slice``, or across the ``voxel`` along all axes, is no part of R2*.
+    `T1_correction`: PDFF for proton density, from flip angle and TR, with T1 (s) of water and fat and what is not known
+    of them; population means by default. `bounds` of r2star (1/s).
     """
     choose("dixon", "phases", phases, ("free", "common"))
     choose("dixon", "fraction", fraction, FRACTIONS)
     choose("dixon", "rates", rates, ("one", "two"))
     choose("dixon", "gradient", gradient, tuple(GRADIENTS))
     choose("dixon", "first_echo", first_echo, ("kept", "dropped", "free"))
-    train = Train.of("dixon", protocol, 3, spectrum, temperature)
+    to_fit = isinstance(spectrum, str) and spectrum == "fitted"
+    train = Train.of("dixon", protocol, 3, "fat_marrow" if to_fit else spectrum, temperature)
     if first_echo == "dropped":
         kept = np.flatnonzero(train.order > 0)
         train, data = train.take(kept), data[..., kept]
@@ -91,10 +94,16 @@ def dixon(
     start = fat_start.field_of(
         data, mask, train, sigma, common=phases == "common", even=bipolar, first=first_echo == "free"
     )
-    return fitted(
+    notes = {}
+    if to_fit:
+        made_of, spread = fitted_composition("dixon", data, mask, train, start, sigma)
+        train = train.with_spectrum(made_of)
+        notes = {**made_of._asdict(), "ndb_sd": spread}
+    maps = fitted(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
         gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
+    return {**maps, "attrs": notes}
 
 
 def _check_unknowns(train: Train, phases: str, extra: Mapping[str, bool]) -> None:

@@ -155,14 +155,15 @@ def fit(
 
 
 def _one_phase(found: solver.Fit, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Water and fat in the frame of their common phase: their imaginary parts are 0 and known to be."""
+    """Water and fat in the frame of their common phase: their imaginary parts are 0 and known to be.
+
+    Of the covariance the part of the amplitudes and that of field and rate are kept, not what they share.
+    """
     sign = np.where(found["water"] + found["fat"] < 0, -1.0, 1.0)  # a phase and the opposite one tie
-    water, fat = found["water"] * sign + 0j, found["fat"] * sign + 0j
     full = np.zeros((len(sign), 6, 6))
-    place = np.array([0, 2, 4, 5])  # water, fat, fieldmap, r2star among the columns of the free fit
-    mine = [found.free.index(n) for n in ("water", "fat", "fieldmap", "r2star")]
-    part = covariance[:, mine][:, :, mine]
-    part[:, :2, 2:] *= sign[:, None, None]
-    part[:, 2:, :2] *= sign[:, None, None]
-    full[:, place[:, None], place] = part
-    return water, fat, full
+    for names, first, step in ((("water", "fat"), 0, 2), (("fieldmap", "r2star"), 4, 1)):
+        mine = [found.free.index(n) for n in names]
+        for a, i in enumerate(mine):
+            for b, j in enumerate(mine):
+                full[:, first + a * step, first + b * step] = covariance[:, i, j]
+    return found["water"] * sign + 0j, found["fat"] * sign + 0j, full

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,16 @@ class Train:
         Number of each echo after its excitation, from 0.
     voxel_size : ndarray, (3,), or None
         Along z, y, x (m), where the scan says.
+    field_strength, water : float
+        In T; chemical shift of water (ppm).
     """
 
     times: np.ndarray
     fat: np.ndarray
     order: np.ndarray
     voxel_size: np.ndarray | None
+    field_strength: float = 3.0
+    water: float = water_fat.OUTSIDE_WATER
 
     @classmethod
     def of(
@@ -87,7 +91,7 @@ class Train:
         size = protocol.get("voxel_size")
         # the scan's voxel_size is (z, y, x); one number stands for a cube
         size = None if size is None else np.broadcast_to(np.asarray(size, dtype=float), (3,))
-        return cls(times, fat, water_fat.echo_order(times, protocol.get("shot")), size)
+        return cls(times, fat, water_fat.echo_order(times, protocol.get("shot")), size, field, water)
 
     @property
     def settings(self) -> dict[str, np.ndarray]:
@@ -96,4 +100,9 @@ class Train:
 
     def take(self, points: np.ndarray) -> Train:
         """Some of its echoes."""
-        return Train(self.times[points], self.fat[points], self.order[points], self.voxel_size)
+        return replace(self, times=self.times[points], fat=self.fat[points], order=self.order[points])
+
+    def with_spectrum(self, spectrum: Any) -> Train:
+        """The same echoes of another fat; as `water_fat.spectrum_of` takes it."""
+        fat = water_fat.fat_signal(self.times, self.field_strength, water_fat.spectrum_of(spectrum), self.water)
+        return replace(self, fat=fat)
