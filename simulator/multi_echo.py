@@ -85,7 +85,7 @@ def read(
 
     single = _echo_files(path)
     parts = [_volumes(p, len(single)) for p in single]
-    values, header = np.concatenate([v for v, _ in parts], axis=3), parts[0][1]
+    values, header = _together(parts), parts[0][1]
     for other, (_, its) in zip(single[1:], parts[1:], strict=True):
         nifti.same_place(its.get_best_affine(), header.get_best_affine(), values.shape[2::-1], str(other))
     told: list[str] = []
@@ -101,10 +101,12 @@ def read(
     constants = _sidecar(single, protocol, values.shape[3])
     echo = constants.pop("echo")
     order = np.argsort(echo, kind="stable")
+    if (np.diff(order) != 1).any():
+        values, echo = values[..., order], echo[order]
     scan = xr.DataArray(
-        np.ascontiguousarray(values.transpose(2, 1, 0, 3)[..., order]),
+        np.ascontiguousarray(values.transpose(2, 1, 0, 3)),
         dims=("z", "y", "x", "echo"),
-        coords={"echo": ("echo", echo[order], _described("echo"))},
+        coords={"echo": ("echo", echo, _described("echo"))},
         name="signal",
         attrs={"units": "1", "long_name": "signal", **_place(header.get_best_affine())},
     )
@@ -198,6 +200,11 @@ def _volumes(path: Path, count: int) -> tuple[np.ndarray, Any]:
     return values, header
 
 
+def _together(parts: list[tuple[np.ndarray, Any]]) -> np.ndarray:
+    """The images of several files along the echoes; those of one file are not copied."""
+    return parts[0][0] if len(parts) == 1 else np.concatenate([values for values, _ in parts], axis=3)
+
+
 def _with_second(
     values: np.ndarray, header: Any, path: str | os.PathLike[str], second: str | os.PathLike[str], told: list[str]
 ) -> np.ndarray:
@@ -206,7 +213,7 @@ def _with_second(
         raise InputError(f"{path} is complex; it needs no second input ({second})")
     single = _echo_files(second)
     parts = [_volumes(p, len(single)) for p in single]
-    other = np.concatenate([v for v, _ in parts], axis=3)
+    other = _together(parts)
     if np.iscomplexobj(other):
         raise InputError(f"{second} is complex; the second input is the phase (rad) of {path}")
     if other.shape != values.shape:
@@ -220,9 +227,11 @@ def _with_second(
     phase, how = phase_units.in_radians(other, second, nifti.beside(single[0], ".json"))
     if how:
         told.append(how)
-    values = np.where(values < 0, np.nan, values)  # a magnitude below 0 means nothing, whatever its phase
+    turned = np.empty(values.shape, complex, order="F")  # as NIfTI lies
     with np.errstate(invalid="ignore"):  # a phase that is infinite turns into NaN
-        turned: np.ndarray = values * np.exp(1j * phase)
+        np.multiply(values, np.cos(phase), out=turned.real)
+        np.multiply(values, np.sin(phase), out=turned.imag)
+    turned[values < 0] = np.nan  # a magnitude below 0 means nothing, whatever its phase
     return turned
 
 

@@ -85,7 +85,9 @@ def in_radians(
         For values that are not in rad and whose unit is not stated, and for a unit that they cannot have.
     """
     unit = _stated(sidecar)
-    known = values[np.isfinite(values)]
+    known = values.ravel(order="K")  # as it lies: of a large image the order costs more than the look
+    finite = np.isfinite(known)
+    known = known if finite.all() else known[finite]
     if known.size == 0:
         return values, None
     low, high = float(known.min()), float(known.max())
