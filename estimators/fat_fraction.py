@@ -89,9 +89,9 @@ def fraction_of(
     moments : bool
         Whether an interval will be asked for.
     """
-    w, f = water / weights.water, fat / weights.fat
     seen = _Seen(covariance, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
+        w, f = water / weights.water, fat / weights.fat
         total = w + f
         size = np.abs(total)
         along = np.where(size > 0, total.conj() / size, 1.0)
@@ -136,12 +136,12 @@ class _Seen:
 
     def covariance(self, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Of two quantities with d = Re(a dW + b dF), (voxel,)."""
-        rows = []
-        for of_water, of_fat in (one, other):
-            a, b = of_water / self.weights.water, of_fat / self.weights.fat
-            rows.append((a.real, -a.imag, b.real, -b.imag))
+        total = np.zeros(len(self.matrix))
         with np.errstate(invalid="ignore", over="ignore"):
-            total = np.zeros(len(self.matrix))
+            rows = []
+            for of_water, of_fat in (one, other):
+                a, b = of_water / self.weights.water, of_fat / self.weights.fat
+                rows.append((a.real, -a.imag, b.real, -b.imag))
             for i, p in enumerate(rows[0]):
                 for j, q in enumerate(rows[1]):
                     total += p * q * self.matrix[:, i, j]

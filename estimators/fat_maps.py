@@ -86,6 +86,8 @@ class Maps:
         self.weight_sd[some] = part.weight_sd
         self.cost[some] = found.cost
         self.status[some] = found.status
+        unknown = np.isfinite(found.water) & ~np.isfinite(part.pdff)  # no signal at all, or a T1 that is not known
+        self.status[some] |= np.where(unknown, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
 
     def keep_ratio(self, where: np.ndarray, fraction: Fraction) -> None:
         """What the interval of the fraction needs."""

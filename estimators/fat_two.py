@@ -98,7 +98,8 @@ def _smooth(turn: np.ndarray, weight: np.ndarray, mask: np.ndarray, width: float
     total = np.zeros(mask.size)
     inside = np.flatnonzero(mask)
     image[inside], total[inside] = turn * weight, weight
-    widths = [width if n > 1 else 0.0 for n in mask.shape]
+    # of more than three dimensions, the last three are space
+    widths = [width if n > 1 and axis >= mask.ndim - 3 else 0.0 for axis, n in enumerate(mask.shape)]
     parts = [
         ndimage.gaussian_filter(part.reshape(mask.shape), widths, mode="constant").ravel()[inside]
         for part in (image.real, image.imag, total)

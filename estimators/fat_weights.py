@@ -62,10 +62,17 @@ def weights_of(
         angle = float(np.asarray(protocol["flip_angle"]).ravel()[0])
         if not 0 < angle < np.pi:
             raise InputError(f"{method}: flip_angle is {angle:g}; expected rad, 0 to pi (given in degrees?)")
-        settings = {"flip_angle": angle, "TR": float(np.asarray(protocol["TR"]).ravel()[0]), "TE": 0.0, "B1": 1.0}
-        b1 = protocol.get("B1")
-        if b1 is not None:
-            settings["B1"] = b1 if np.ndim(b1) == 2 and len(T1) == len(b1) else float(np.mean(b1))
+        settings: dict[str, Any] = {
+            "flip_angle": angle,
+            "TR": float(np.asarray(protocol["TR"]).ravel()[0]),
+            "TE": 0.0,
+            "B1": 1.0,
+        }
+        b1 = np.asarray(protocol.get("B1", 1.0), dtype=float)
+        if b1.ndim == 2:  # a map, one a voxel
+            settings["B1"], T1 = b1, np.broadcast_to(T1, b1.shape[:1])
+        else:
+            settings["B1"] = float(b1.mean())
         known = np.where(np.isfinite(T1), T1, 1.0)
         theta = {"S0": 1.0, "T1": known, "R2star": 0.0}
         flash = equations.spoiled_gradient_echo

@@ -243,6 +243,21 @@ def test_T1_that_is_not_known_widens_the_error():
     assert (np.diff(varied) < 0).all()  # slower water shows less of itself: there is more of it
 
 
+def test_a_map_of_B1_and_of_T1():
+    """Voxel by voxel as alone; where T1 is not known there is no fraction, and the voxel says so."""
+    data = signal(0.4, 60.0, 10.0).repeat(3, axis=0)
+    b1, T1 = np.array([0.8, 1.0, 1.2]), np.array([0.9, 1.4, np.nan])
+    scan = image(data, flip_angle=0.2, TR=0.01)
+    mapped = scan.assign_coords(B1=(("z", "y", "x"), b1.reshape(1, 1, 3)))
+    maps = estimators.dixon(mapped, sigma=0.01, T1_correction=True, T1_water=T1.reshape(1, 1, 3)).isel(z=0, y=0)
+    for v in (0, 1):
+        one = scan.isel(x=[v]).assign_attrs(B1=b1[v])
+        alone = estimators.dixon(one, sigma=0.01, T1_correction=True, T1_water=float(T1[v]))
+        assert float(maps.pdff[v]) == pytest.approx(float(alone.pdff.item()), abs=1e-9)
+    assert np.isnan(maps.pdff[2]) and int(maps.status[2]) & Status.NOT_IDENTIFIABLE
+    assert float(maps.pdff[0]) != pytest.approx(float(maps.pdff[1]), abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def tilted():
     """A field that rises by 40, 10 and 5 Hz from face to face of a voxel, averaged over the voxel exactly."""
