@@ -17,12 +17,9 @@ _I1, _I2, _B1 = types.int64[::1], types.int32[:, ::1], types.boolean[::1]
 
 @njit(inline="always", **_options)
 def gap(a, b, span):
-    """Distance of two fields; modulo `span` where that is not 0."""
+    """Distance of two fields, which lie within one `span`, modulo it where it is not 0."""
     d = abs(a - b)
-    if span > 0.0:
-        d -= span * np.floor(d / span)
-        d = min(d, span - d)
-    return d
+    return min(d, span - d) if span > 0.0 else d
 
 
 @njit(inline="always", **_options)
