@@ -352,10 +352,12 @@ def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         default = defaults[name]
         if isinstance(default, bool):
             good, right = isinstance(value, bool), "true or false"
-        elif isinstance(default, int | float):
+        elif isinstance(default, int | float) or name == "temperature":
             good, right = isinstance(value, int | float) and not isinstance(value, bool), "a number"
         elif name == "spectrum":
-            good, right = isinstance(value, str | list), "a name, [shifts, areas] or [ndb, nmidb, chain length]"
+            parts = [isinstance(part, list) for part in value] if isinstance(value, list) else []
+            good = isinstance(value, str) or parts in ([True, True], [False, False, False])
+            right = "a name, [shifts, areas] or [ndb, nmidb, chain length]"
         elif isinstance(default, str):
             good, right = isinstance(value, str), "a word"
         else:

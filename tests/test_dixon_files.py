@@ -498,6 +498,9 @@ BAD_IMAGES = {
     "dixon set_echo-1.nii.gz": "set_echo-2.nii.gz: no such file; the set of set_echo-1.nii.gz holds the echoes 1, 3, 4",
     "dixon loose_echo-1.nii.gz": "loose_echo-2.json: EchoTime (s) is missing; each echo of the set needs its own",
     "dixon c.nii.gz --set spectrum=3": "--set spectrum=3: spectrum must be a name, [shifts, areas] or",
+    "dixon c.nii.gz --set temperature=warm": "--set temperature=warm: temperature must be a number",
+    "dixon c.nii.gz --set spectrum=fat_of_whales": "'fat_of_whales'",
+    "dixon c.nii.gz --set spectrum=[2.86,0.74]": "spectrum",
     "ivim c.nii.gz --conjugate": "--conjugate turns the phase of complex data; estimate ivim takes magnitudes",
     "dixon": "estimate dixon needs INPUT: a scan (.nc), or a 4-D NIfTI with a JSON sidecar beside it",
 }  # fmt: skip
