@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -99,32 +100,58 @@ def _points(
     return points
 
 
+@dataclass
+class Setting:
+    """What is scanned and told: a tissue, a scanner and beliefs, in which confounders are put one by one."""
+
+    values: dict[str, Any]
+    switches: dict[str, Any]
+    protocol: Protocol
+    beliefs: dict[str, Any] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
+    floor: float = 0.0
+
+    def put(self, study: Study, confounder: Confounder, strength: float) -> None:
+        """Make one thing go wrong, as strongly as asked."""
+        kind, key = confounder.kind, confounder.key
+        if kind == "phantom":
+            self.values[key] = strength
+        elif kind == "switch":
+            self.switches[key] = strength
+        elif kind == "protocol":
+            self.protocol = self.protocol.replace(**{key: strength})
+        elif kind == "belief":
+            self.beliefs["spectrum"] = believed(key, strength)
+        elif kind == "spectrum":
+            self.beliefs["residual"] = misread(study, self.protocol, strength)
+        elif kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
+            self.factors[key] = 1 + strength
+        else:
+            self.floor = strength
+
+    def scan(
+        self, study: Study, defendant: Defendant, tell: Sequence[str] | None
+    ) -> tuple[xr.DataArray, Mapping[tuple[str, str], NDArray[np.float64]], dict[str, Any]]:
+        """The noise-free scan, what is true, and what the estimator is told."""
+        scene = ladder.scene(study, self.values, "pools", self.protocol, model=defendant.model, switches=self.switches)
+        told = ladder.told(scene.known, tell) | self.beliefs
+        told |= {name: told[name] * factor for name, factor in self.factors.items()}
+        clean = scene.clean
+        if self.floor > 0:
+            clean = rician_mean(clean, self.floor * float(clean.attrs["signal_reference"]))
+        return clean, scene.truth, told
+
+
 def _scan(
     plan: Plan, confounder: Confounder, defendant: Defendant, strength: float
 ) -> tuple[xr.DataArray, Mapping[tuple[str, str], NDArray[np.float64]], dict[str, Any]]:
     """The noise-free scan at one strength, what is true, and what the estimator is told."""
-    values, switches = {**plan.study.base, **confounder.values}, dict(confounder.switches)
     protocol = plan.protocol
     if confounder.protocol:
         protocol = ladder.protocol_of(confounder.protocol, plan.study.protocols)
-    if confounder.kind == "phantom":
-        values[confounder.key] = strength
-    elif confounder.kind == "switch":
-        switches[confounder.key] = strength
-    elif confounder.kind == "protocol":
-        protocol = protocol.replace(**{confounder.key: strength})
-    scene = ladder.scene(plan.study, values, "pools", protocol, model=defendant.model, switches=switches)
-    told = ladder.told(scene.known, confounder.tell)
-    clean = scene.clean
-    if confounder.kind == "belief":
-        told["spectrum"] = believed(confounder.key, strength)
-    elif confounder.kind == "spectrum":
-        told["residual"] = misread(plan.study, protocol, strength)
-    elif confounder.kind == "known":  # the truth stays; what the estimator believes of it is wrong by this fraction
-        told[confounder.key] = told[confounder.key] * (1 + strength)
-    elif confounder.kind == "noise" and strength > 0:
-        clean = rician_mean(clean, strength * float(clean.attrs["signal_reference"]))
-    return clean, scene.truth, told
+    setting = Setting({**plan.study.base, **confounder.values}, dict(confounder.switches), protocol)
+    setting.put(plan.study, confounder, strength)
+    return setting.scan(plan.study, defendant, confounder.tell)
 
 
 def misread(study: Study, protocol: Protocol, strength: float) -> float:

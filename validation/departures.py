@@ -289,3 +289,38 @@ def _key(figure: Figure) -> None:
         side.set_visible(False)
     ax.text(len(levels) + 1.25, 0.5, "engine over equation, less 1 (%); the line is 1 %; grey: nothing to compare",
             va="center", fontsize=8.5, color=INK)  # fmt: skip
+
+
+# -- in a report
+
+
+def title(equation: str) -> str:
+    """The title of an equation, in lower case as it stands in a sentence."""
+    text = equations.get(equation).title
+    return text[:1].lower() + text[1:]
+
+
+@dataclass(frozen=True)
+class Of:
+    """The maps of one equation, as an exhibit of a report."""
+
+    equation: str
+
+    def run(self, quick: bool, seed: int) -> xr.Dataset:
+        """The maps; the seed has no part in them."""
+        return _mapped(self.equation, PANELS[self.equation], 15 if quick else 25)
+
+    def draw(self, dataset: xr.Dataset) -> Figure:
+        """The figure."""
+        return draw(dataset)
+
+    def tell(self, dataset: xr.Dataset) -> str:
+        """How much of each map lies within 1 %, and what the equation assumes."""
+        shares = []
+        for panel in PANELS[self.equation]:
+            departure = dataset[panel.name].values
+            seen = departure[np.isfinite(departure)]
+            shares.append(f"{100 * np.mean(np.abs(seen) <= LIMIT):.0f} % of the map ({panel.title.lower()})")
+        held = "Equation and engine agree within 1 % over " + ", ".join(shares) + "."
+        assumed = dataset.attrs["assumptions"]
+        return f"{held} The equation assumes: {assumed[:1].lower() + assumed[1:]}" if assumed else held

@@ -6,13 +6,12 @@ one sentence that is made from its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from .style import to_svg
 
@@ -22,25 +21,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One experiment: what runs it, what draws it, and how its section is called."""
+    """One experiment: how its section is called, and what runs, draws and tells it."""
 
     key: str
     title: str
     lead: str
-    run: Callable[[bool, int], xr.Dataset]
-    draw: Callable[[xr.Dataset], Figure]
-    tell: Callable[[xr.Dataset], str]
+    made: Any
 
 
 def registry() -> dict[str, Exhibit]:
     """All exhibits by name; their modules load when one is asked for."""
-    return {}
+    from . import departures, discriminant, reproducibility, structure
+
+    found = [
+        Exhibit(
+            "reproducibility", "Vials at six sites",
+            "One phantom, three vendors' settings at two fields, and at each site a temperature, a B1 and a field of "
+            "its own: is a fat fraction the same everywhere?", reproducibility,
+        ),
+        Exhibit(
+            "structure", "R2* among trabeculae",
+            "The same structure has another R2* at every echo train: the decay that it causes is no exponential at the "
+            "echo times of the clinic.", structure,
+        ),
+        Exhibit(
+            "discriminant", "Two biomarkers together",
+            "Osteoporosis raises PDFF and T2*: how well do they tell who has it?", discriminant,
+        ),
+    ]  # fmt: skip
+    for equation in departures.PANELS:
+        found.append(
+            Exhibit(f"departures-{equation}", f"Where the equations hold: {departures.title(equation)}",
+                    "Inside the line the closed form and the pulses of the engine agree within 1 %.",
+                    departures.Of(equation))
+        )  # fmt: skip
+    return {one.key: one for one in found}
+
+
+def defaults() -> list[str]:
+    """What the whole suite shows beside the exhibits of its studies: the maps of departures."""
+    return [name for name in registry() if name.startswith("departures-")]
 
 
 def run(names: Iterable[str], quick: bool, seed: int) -> dict[str, xr.Dataset]:
     """Run the exhibits of these names."""
     known = registry()
-    return {name: known[name].run(quick, seed) for name in names}
+    return {name: known[name].made.run(quick, seed) for name in names}
 
 
 def sections(trial: Trial) -> list[dict[str, Any]]:
@@ -50,6 +76,7 @@ def sections(trial: Trial) -> list[dict[str, Any]]:
     for name, dataset in getattr(trial, "exhibits", {}).items():
         if name in known:
             one = known[name]
-            svg = Markup(to_svg(one.draw(dataset), name, f"{one.title}. {one.lead}"))
-            found.append({"id": name, "title": one.title, "lead": one.lead, "svg": svg, "caption": one.tell(dataset)})
+            svg = Markup(to_svg(one.made.draw(dataset), name, f"{one.title}. {one.lead}"))
+            caption = one.made.tell(dataset)
+            found.append({"id": name, "title": one.title, "lead": one.lead, "svg": svg, "caption": caption})
     return found

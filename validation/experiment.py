@@ -209,9 +209,8 @@ def cell(plan: Plan, scene: ladder.Scene, case: Case, defendant: Defendant) -> l
         return [_broken(common, defendant, quantity, str(broken)) for quantity in defendant.quantities]
     limit = {str(q): np.asarray(limits[q].values, float).ravel() for q in limits.data_vars if q in defendant.unknowns}
     # what a voxel gives at the reference point stands for an amplitude that the equation has and the estimate has not
-    found = {"S0": float(scene.clean.attrs["signal_reference"]), **scene.known,
-             **{name: float(np.mean(value)) for name, value in limit.items() if name not in ("water", "fat")}}  # fmt: skip
-    theta = scene.theta or found
+    fitted = {name: float(np.mean(value)) for name, value in limit.items() if name not in ("water", "fat")}
+    theta = scene.theta or {"S0": float(scene.clean.attrs["signal_reference"]), **scene.known, **fitted}
     if not scene.theta and case.variant:  # an option may have changed what the estimate stands for
         bounds = dict.fromkeys(bounds, np.nan)
     elif not scene.theta:

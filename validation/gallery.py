@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from . import curves, figures, heat, wording
+from . import budget, curves, figures, heat, wording
 from .style import Cells, columns, select, to_svg
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def draw(
     if quantities and cells["case"].size:
         drawn += _comparison(wording.plain_cells(cells), names, quantities)
         drawn += _maps(cells, names, quantities)
-    for dataset, dimension, of in ((trial.confounders, "point", _confounders), (trial.prior, "entry", _priors)):
+    of_points = ((trial.confounders, "point", _confounders), (trial.budget, "line", _budgets),
+                 (trial.prior, "entry", _priors))  # fmt: skip
+    for dataset, dimension, of in of_points:
         own = columns(dataset, dimension) if dataset.sizes.get(dimension) else {}
         if own and study and "study" in own:
             own = select(own, study=study)
@@ -149,6 +151,20 @@ def _confounders(points: Cells, names: Sequence[str], quantities: Sequence[str])
                 )
             )
     return found
+
+
+def _budgets(lines: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:
+    """What each confounder does alone, and what all do together."""
+    shown = [q for q in quantities if np.any(lines["quantity"] == q)]
+    told = [q for q in shown if np.isfinite(select(lines, quantity=q)["predicted"]).all()]
+    entry = _entry(
+        "budget",
+        f"Bias budget of {lines['estimator'][0]}",
+        "Each confounder alone at an ordinary strength, and all of them together.",
+        budget.draw(lines, shown),
+        " ".join(budget.tell(lines, quantity) for quantity in told),
+    )
+    return [entry]
 
 
 def _priors(entries: Cells, names: Sequence[str], quantities: Sequence[str]) -> list[dict[str, Any]]:

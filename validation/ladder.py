@@ -245,7 +245,7 @@ def _scan_alike(
     warmer = 0.0
     if TEMPERATURE in tissue:
         warmer = tissues.water_shift(float(tissue[TEMPERATURE])) - tissues.water_shift()
-        phantom = _Warmed(phantom, warmer)
+        phantom = Warmed(phantom, warmer)
     b0, b1 = (None if name not in tissue else
               np.broadcast_to(np.asarray(tissue[name], float), (voxels,)).reshape(1, voxels, 1)
               for name in ("fieldmap", "B1"))  # fmt: skip
@@ -281,7 +281,7 @@ class _Whole:
         self.pools, self.truth_at = phantom.pools, phantom.truth_at
 
 
-class _Warmed:
+class Warmed:
     """A block whose water stands elsewhere in the spectrum, by so many ppm."""
 
     def __init__(self, phantom: Any, ppm: float) -> None:

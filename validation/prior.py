@@ -116,7 +116,8 @@ def _try(plan: Plan, defendant: Defendant, declared: Any, snr: float, which: str
         ratio, se = _ratio((x - true)[:few], errors["oracle"])
         records.append({
             "study": plan.study.name, "estimator": defendant.name, "rung": "matched",
-            "case": f"over the {which} prior", "quantity": quantity, "measurand": quantity, "prior": which, "snr": snr, "n": n, "unit": found[quantity].attrs.get("units", "1"),
+            "case": f"over the {which} prior", "quantity": quantity, "measurand": quantity, "prior": which,
+            "snr": snr, "n": n, "unit": found[quantity].attrs.get("units", "1"),
             "nuisances": "known", "protocol": plan.protocol.name, "sigma": "given", "seed": noisy.attrs["seed"],
             "rmse": own, "coverage": float(inside.mean()), "ratio_oracle": ratio, "ratio_oracle_se": se,
             "rank_distance": metrics.uniform_evidence(ranks, (0, 1)).value,

@@ -18,7 +18,7 @@ import xarray as xr
 
 from .. import estimators
 from ..errors import InputError
-from . import confounders, experiment, judge, prior
+from . import budget, confounders, exhibits, experiment, judge, prior
 from . import study as studies
 from .claims import Sheet
 from .defendant import Defendant, outsider, registered
@@ -99,7 +99,7 @@ def run(
     store = Store(None if out is None else make_folder(out), resume)
     records: list[experiment.Record] = []
     reasons: list[str] = []
-    points, over_prior = [], []
+    points, over_prior, budgets = [], [], []
     plans = [
         experiment.Plan(
             each.study, protocol_of(each.study.protocol), each.study.seed if seed is None else int(seed), quick
@@ -121,6 +121,7 @@ def run(
         curves, crooked = confounders.run(plan, each.defendants)
         points.append(curves)
         over_prior += prior.run(plan, each.defendants, store)
+        budgets.append(budget.run(plan, each.defendants))
         reasons += [reason for reason in [*broken, *crooked] if reason not in reasons]
     confounded = xr.concat(points, "point") if len(points) > 1 else points[0]
     defendants = [defendant for each in charges for defendant in each.defendants]
@@ -134,6 +135,8 @@ def run(
         samples=_samples(records),
         confounders=confounded,
         prior=prior.dataset(over_prior),
+        budget=xr.concat(budgets, "line"),
+        exhibits=_exhibits(study, estimator, plans[0].seed, quick, charges),
         findings=findings,
         reasons=reasons,
         provenance=_provenance(charges, plans),
@@ -141,6 +144,18 @@ def run(
         seed=plans[0].seed,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _exhibits(asked: Asked, estimator: Any, seed: int, quick: bool, charges: Sequence[Charge]) -> dict[str, xr.Dataset]:
+    """The experiments of the studies that are run as a whole, and of the suite those that belong to none."""
+    if estimator is not None:
+        return {}
+    names = [asked] if isinstance(asked, (str, os.PathLike)) else list(asked or studies.names())
+    whole = [
+        each.study for each in charges if each.study.name in map(os.fspath, names) or str(each.study.path) in names
+    ]
+    chosen = [name for study in whole for name in study.exhibits] + ([] if asked else exhibits.defaults())
+    return exhibits.run(chosen, quick, seed)
 
 
 def _charges(asked: Asked, estimator: Any) -> list[Charge]:

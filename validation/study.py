@@ -19,7 +19,7 @@ from .claims import RUNGS, SHOWN
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
           "subjects_quick", "nuisances", "ranges", "base", "tell", "protocols", "grid", "confounder", "budget",
-          "prior"}  # fmt: skip
+          "prior", "exhibits"}  # fmt: skip
 _GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full",
          "estimators", "values", "replicates", "protocol", "variant", "options", "equation", "held",
          "tell"}  # fmt: skip
@@ -118,6 +118,7 @@ class Study:
     confounders: tuple[Confounder, ...]
     budget: Mapping[str, Any]
     prior: Mapping[str, Any]
+    exhibits: tuple[str, ...]
     text: str
     path: Path
 
@@ -189,6 +190,7 @@ def load(path: str | Path) -> Study:
         confounders=tuple(_confounder(path, entry, tell) for entry in content.get("confounder", [])),
         budget=tables["budget"],
         prior=tables["prior"],
+        exhibits=tuple(content.get("exhibits", ())),
         text=text,
         path=path,
     )

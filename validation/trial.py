@@ -110,6 +110,10 @@ class Trial:
         ``model_error`` is limit - truth; ``crb`` is the Cramer-Rao bound as a standard deviation.
     judgements : list of Judgement
         One verdict per claim.
+    budget : xarray.Dataset
+        Bias of each confounder alone and of all together, predicted and found (dim ``line``).
+    exhibits : dict of str to xarray.Dataset
+        Experiments that a study shows beside its claims, by name.
     findings : list of str
         What deserves to be told and is no verdict (an efficiency above 1.05: bounds at work).
     reasons : list of str
@@ -129,6 +133,8 @@ class Trial:
     samples: xr.Dataset
     confounders: xr.Dataset
     prior: xr.Dataset
+    budget: xr.Dataset = field(default_factory=xr.Dataset)
+    exhibits: dict[str, xr.Dataset] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -189,11 +195,11 @@ class Trial:
         return Path(write_page(self, folder))
 
     def _write_netcdf(self, path: Path) -> None:
-        """The groups ``samples``, ``confounders`` and ``prior`` of one NetCDF file."""
+        """Groups of one NetCDF file: ``samples``, ``confounders``, ``prior``, ``budget``, and one for each exhibit."""
         with _beside(path) as beside:
             mode: Any = "w"
-            for group in ("samples", "confounders", "prior"):
-                data: xr.Dataset = getattr(self, group)
+            groups = {name: getattr(self, name) for name in ("samples", "confounders", "prior", "budget")}
+            for group, data in (groups | self.exhibits).items():
                 data.to_netcdf(beside, mode=mode, group=group, engine="h5netcdf")
                 mode = "a"
 
