@@ -38,7 +38,7 @@ class WaterFatFit:
     Attributes
     ----------
     water, fat : ndarray of complex
-        At TE 0, in one frame: turned so that their sum is real and positive where the phase is common.
+        At TE 0, in one frame: in that of their phase where it is common.
     field : ndarray
         In Hz.
     others : dict of ndarray
@@ -159,11 +159,10 @@ def _one_phase(found: solver.Fit, covariance: np.ndarray) -> tuple[np.ndarray, n
 
     Of the covariance the part of the amplitudes and that of field and rate are kept, not what they share.
     """
-    sign = np.where(found["water"] + found["fat"] < 0, -1.0, 1.0)  # a phase and the opposite one tie
-    full = np.zeros((len(sign), 6, 6))
+    full = np.zeros((len(covariance), 6, 6))
     for names, first, step in ((("water", "fat"), 0, 2), (("fieldmap", "r2star"), 4, 1)):
         mine = [found.free.index(n) for n in names]
         for a, i in enumerate(mine):
             for b, j in enumerate(mine):
                 full[:, first + a * step, first + b * step] = covariance[:, i, j]
-    return found["water"] * sign + 0j, found["fat"] * sign + 0j, full
+    return found["water"] + 0j, found["fat"] + 0j, full

@@ -76,6 +76,12 @@ def test_one_phase_for_water_and_fat():
     assert abs(bias) < 0.003 + 0.0009  # .3 points; 4.3 points / sqrt(20 000) three times
 
 
+def test_a_phase_and_the_opposite_one_are_told_apart():
+    """Of noise too: the sum of water and fat is what is positive, whatever the two are."""
+    maps = estimators.dixon(image(noise((2000, 6), 1.0, seed=13), shape=(1, 40, 50)), sigma=1.0, phases="common")
+    assert float((maps.water + maps.fat).min()) >= 0
+
+
 def test_fat_with_a_phase_of_its_own():
     """Phases are free: R2*, field and the magnitude ratio do not mind what the phase of fat is."""
     theta = {
@@ -139,6 +145,12 @@ def test_bipolar_train(vials):
     maps = estimators.dixon(scan, mask=inside, sigma=1e-3, bipolar=True, **corrected)
     assert worst(maps, vials) < 1e-6
     np.testing.assert_allclose(maps.bipolar_phase.values[inside], 0.2, atol=1e-5)
+    # so large a phase error moves the field map's minima: it is found from the odd echoes alone
+    times = np.arange(1, 9) * 1.1e-3
+    data = signal(np.array([0.1, 0.3, 0.5, 0.7, 0.9]), 60.0, 30.0, times)
+    data[:, 1::2] *= np.exp(1.4j)
+    maps = estimators.dixon(image(data, times), sigma=1e-3, bipolar=True)
+    np.testing.assert_allclose(maps.pdff[0, 0], [0.1, 0.3, 0.5, 0.7, 0.9], atol=1e-6)
 
 
 def test_interleaved_train(vials):
@@ -193,12 +205,12 @@ def test_spectrum_told_by_the_image():
     assert found.attrs["ndb"] == pytest.approx(3.4, abs=1e-3)
     np.testing.assert_allclose(found.pdff.values.ravel(), p, atol=1e-5)
     pull = []
-    for seed in range(6):
+    for seed in range(12):
         scan = image(clean + noise(clean.shape, snr, seed), shape=(1, 30, 30))
         maps = estimators.dixon(scan, sigma=None if seed % 2 else 1 / snr, spectrum="fitted")
         pull.append((maps.attrs["ndb"] - 3.4) / maps.attrs["ndb_sd"])
-    # six standard normal numbers: a root mean square of .35 to 1.7 in 99 % (chi-square)
-    assert 0.3 < np.sqrt(np.mean(np.square(pull))) < 1.75
+    # twelve standard normal numbers: a root mean square of .51 to 1.54 in 99 % (chi-square)
+    assert 0.5 < np.sqrt(np.mean(np.square(pull))) < 1.55
     scan = image(equations.water_fat.signal(theta, train()), shape=(1, 30, 30))
     error = {s: np.abs(estimators.dixon(scan, sigma=1e-3, spectrum=s).pdff.values.ravel() - p).max()
              for s in ("fitted", "fat_liver")}  # fmt: skip
