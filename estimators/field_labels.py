@@ -14,6 +14,7 @@ from ..simulator.lanes import FASTMATH
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
 _F1, _F2, _F3 = types.float32[::1], types.float32[:, ::1], types.float32[:, :, ::1]
 _I1, _I2, _B1 = types.int32[::1], types.int32[:, ::1], types.int8[::1]
+QUIET = 0.01  # change of a message, in units of the misfit, that counts as none
 _D1 = types.Array(types.float64, 1, "C", readonly=True)
 
 
@@ -46,7 +47,7 @@ def gap(a, b, span):
     nogil=True, cache=True, **_options,
 )  # fmt: skip
 def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, label):
-    """Pass messages until no label changes, at most `sweeps` times forwards and backwards; gives the sweeps made.
+    """Pass messages until none changes, at most `sweeps` times forwards and backwards; gives the sweeps made.
 
     Parameters
     ----------
@@ -65,13 +66,19 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
         Result.
     """
     n_voxel, room = field.shape
-    total = np.zeros(room, np.float32)
-    for sweep in range(sweeps):
-        changed = 0
+    total, said = np.zeros(room, np.float32), np.zeros(room, np.float32)
+    awake = np.ones((n_voxel, 2), np.int8)  # whether a voxel has heard anything new since it last spoke, each way
+    made = 0
+    while made < sweeps:
+        made += 1
+        spoken = 0
         for way in range(2):
             for step in range(n_voxel):
                 v = step if way == 0 else n_voxel - 1 - step
-                n = count[v]
+                if not awake[v, way]:
+                    continue
+                awake[v, way] = 0
+                spoken += 1
                 before = after = 0
                 for e in range(6):
                     if beside[v, e] >= 0:
@@ -79,27 +86,8 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
                             after += 1
                         else:
                             before += 1
-                if way == 0:  # labels: given those of the voxels before, and what those after say
-                    pick, lowest = 0, np.inf
-                    for k in range(n):
-                        value = misfit[v, k]
-                        for e in range(6):
-                            u = beside[v, e]
-                            if u < 0:
-                                continue
-                            if e % 2:
-                                value += message[v, e, k]
-                            else:
-                                d = gap(field[u, label[u]], field[v, k], span)
-                                value += cost[e // 2] * min(d / reach[e // 2], 1.0)
-                        if value < lowest:
-                            pick, lowest = k, value
-                    if label[v] != pick:
-                        label[v] = pick
-                        changed += 1
-                if n == 1 and sweep > 0:
-                    continue  # it has said all it can
                 share = 1.0 / max(before, after, 1)
+                n = count[v]
                 for k in range(n):
                     total[k] = misfit[v, k]
                     for e in range(6):
@@ -108,7 +96,7 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
                 for axis in range(3):
                     e = 2 * axis + 1 - way
                     u = beside[v, e]
-                    if u < 0:
+                    if u < 0 or count[u] == 1:
                         continue
                     back = e + 1 - 2 * (e % 2)
                     least = np.float32(np.inf)
@@ -117,10 +105,29 @@ def settle(field, misfit, count, beside, cost, reach, span, sweeps, message, lab
                         for k in range(n):
                             d = gap(field[v, k], field[u, m], span)
                             value = min(value, total[k] - message[v, e, k] + cost[axis] * min(d / reach[axis], 1.0))
-                        message[u, back, m] = value
+                        said[m] = value
                         least = min(least, value)
                     for m in range(count[u]):
-                        message[u, back, m] -= least
-        if changed == 0 and sweep > 1:
-            return sweep + 1
-    return sweeps
+                        value = said[m] - least
+                        if abs(value - message[u, back, m]) > QUIET:
+                            awake[u, 0] = awake[u, 1] = 1
+                        message[u, back, m] = value
+        if spoken == 0:
+            break
+    for v in range(n_voxel):  # labels: given those of the voxels before, and what those after say
+        pick, lowest = 0, np.inf
+        for k in range(count[v]):
+            value = misfit[v, k]
+            for e in range(6):
+                u = beside[v, e]
+                if u < 0:
+                    continue
+                if e % 2:
+                    value += message[v, e, k]
+                else:
+                    d = gap(field[u, label[u]], field[v, k], span)
+                    value += cost[e // 2] * min(d / reach[e // 2], 1.0)
+            if value < lowest:
+                pick, lowest = k, value
+        label[v] = pick
+    return made
