@@ -38,7 +38,7 @@ def _rate(method: str, r2star: float | np.ndarray, n: int) -> np.ndarray:
     modality="fat",
     model=WaterFat(),
     quantities=FEW,
-    source="Glover and Schneider, Magn Reson Med 18:371 (1991), doi:10.1002/mrm.1910180211",
+    source="Glover, J Magn Reson Imaging 1:521 (1991), doi:10.1002/jmri.1880010504",
     claims=CLAIMS,
     encoding="echo",
     aliases=ENCODINGS,

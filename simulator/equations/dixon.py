@@ -111,7 +111,7 @@ water_fat_gradient = Equation(
     where={**_FREE, **{f"a{k}": f"sqrt((pi*slope_{k}*TE)**2 + 1e-12)" for k in "zyx"}},
     unknowns=(*AMPLITUDES, fieldmap, r2star),
     settings=(TE, *SPECTRUM, *SLOPES),
-    source="Fernandez-Seara and Wehrli, MRM 44:358 (2000), doi:10.1002/1522-2594(200009)44:3<358::AID-MRM3>3.0.CO;2-O",
+    source="Fernandez-Seara and Wehrli, MRM 44:358 (2000), doi:10.1002/1522-2594(200009)44:3<358::AID-MRM3>3.0.CO;2-I",
     assumptions="The field rises evenly, and the voxel is a box: sharp edges of a slice, of pixels about so.",
 )
 
