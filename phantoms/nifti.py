@@ -215,6 +215,44 @@ def _dump(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_labels(labels: xr.DataArray, path: str | os.PathLike[str]) -> Path:
+    """Write a label map, as that of ``spine.labels``, as a mask that ``bonemri estimate --mask`` takes.
+
+    Parameters
+    ----------
+    labels : DataArray (z, y, x)
+        Whole numbers, 0 outside, with coordinates (m) and perhaps the CF attributes that name them.
+    path : path
+        A name that ends in ``.nii.gz`` or ``.nii``; the names of the labels go into a ``.json`` beside it.
+
+    Raises
+    ------
+    InputError
+        Labels that are no whole numbers, or do not say where they lie, or another suffix.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: a label map is NIfTI; give it a name that ends in .nii.gz")
+    values = labels.transpose(*SPACE).values
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{path}: labels hold {values.dtype}; whole numbers are expected, 0 outside")
+    if not all(dim in labels.coords and labels.sizes[dim] > 1 for dim in SPACE):
+        raise InputError(f"{path}: labels do not say where their voxels lie; give coordinates z, y, x (m)")
+    affine = np.eye(4)
+    for axis, dim in enumerate(reversed(SPACE)):
+        at = labels[dim].values * 1e3
+        affine[axis, axis], affine[axis, 3] = at[1] - at[0], at[0]
+    hidden = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix tells what is written
+    images.write_map(values, hidden, affine=affine)
+    os.replace(hidden, path)
+    numbers = [int(n) for n in np.atleast_1d(labels.attrs.get("flag_values", []))]
+    names = str(labels.attrs.get("flag_meanings", "")).split()
+    if len(numbers) == len(names) > 0:
+        with files.writing(images.beside(path, ".json")) as beside:
+            _dump({"labels": dict(zip(map(str, numbers), names, strict=True))}, Path(beside))
+    return path
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 
 

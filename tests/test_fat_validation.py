@@ -1,8 +1,10 @@
 """Trials of complex scans: bounds of derived quantities, what a case tells whom, the experiments of the fat study."""
 
+import json
 from dataclasses import replace
 from importlib import import_module
 
+import nibabel as nib
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from bonemri import estimators, phantoms, validation
 from bonemri.errors import InputError
+from bonemri.phantoms import nifti
 from bonemri.simulator import tissues
 from bonemri.simulator.engines import susceptibility
 from bonemri.simulator.model import cramer_rao_bound, information
@@ -514,6 +517,21 @@ def test_regions_of_a_spine():
         assert one["t2star"].item() == pytest.approx(0.025)
     parts = [n for n in names if n.endswith(("erector_spinae", "multifidus"))]
     assert found.sel(region="paraspinal")["voxels"].item() == found["voxels"].sel(region=parts).sum().item()
+
+
+def test_labels_go_out_as_a_mask(tmp_path):
+    """The mask lies where the phantom's own maps lie, with the same numbers, and its names stand beside."""
+    labels = spine_labels(8e-3)
+    path = nifti.write_labels(labels, tmp_path / "labels.nii.gz")
+    image = nib.load(path)
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, labels.values)
+    affine = np.reshape(phantoms.spine(resolution=8e-3).pools.attrs["affine"], (4, 4))
+    np.testing.assert_allclose(image.affine, affine, atol=1e-4)  # mm, in single precision
+    assert json.loads((tmp_path / "labels.json").read_text())["labels"]["4"] == "L3"
+    with pytest.raises(InputError, match=r"ends in \.nii\.gz"):
+        nifti.write_labels(labels, tmp_path / "labels.nc")
+    with pytest.raises(InputError, match="whole numbers"):
+        nifti.write_labels(labels * 0.5, tmp_path / "labels.nii")
 
 
 def spine_labels(resolution):
