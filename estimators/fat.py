@@ -17,7 +17,7 @@ from . import fat_start
 from .estimate import estimator
 from .fat_composition import fitted_composition
 from .fat_fraction import FRACTIONS
-from .fat_maps import CLAIMS, EXTRAS, QUANTITIES, choose, fitted
+from .fat_maps import CLAIMS, EXTRAS, QUANTITIES, check_bounds, choose, fitted
 from .fat_train import ENCODINGS, NEEDS, Train
 from .fat_weights import weights_of
 
@@ -79,6 +79,7 @@ def dixon(
     choose("dixon", "rates", rates, ("one", "two"))
     choose("dixon", "gradient", gradient, tuple(GRADIENTS))
     choose("dixon", "first_echo", first_echo, ("kept", "dropped", "free"))
+    check_bounds("dixon", bounds, ("r2star", *(["r2star_fat"] if rates == "two" else [])))
     to_fit = isinstance(spectrum, str) and spectrum == "fitted"
     train = Train.of("dixon", protocol, 3, "fat_marrow" if to_fit else spectrum, temperature)
     if first_echo == "dropped":
@@ -155,6 +156,7 @@ def dixon_mixed(
     for `dixon`.
     """
     choose("dixon-mixed", "fraction", fraction, FRACTIONS)
+    check_bounds("dixon-mixed", bounds, ("r2star",))
     train = Train.of("dixon-mixed", protocol, 4, spectrum, temperature)
     start = fat_start.field_of(data, mask, train, sigma, first=True)
     names = (*QUANTITIES, *(["t2star"] if t2star else []))

@@ -51,6 +51,13 @@ def choose(method: str, option: str, value: Any, allowed: tuple[str, ...]) -> No
         raise InputError(f"{method}: option {option} is {value!r}; expected {' or '.join(allowed)}")
 
 
+def check_bounds(method: str, bounds: Mapping[str, Any] | None, allowed: tuple[str, ...]) -> None:
+    """Refuse bounds of what has none: amplitudes are free, and the field is kept near the field map."""
+    for name in bounds or {}:
+        if name not in allowed:
+            raise InputError(f"{method}: bounds name {name!r}; expected {' or '.join(allowed)}")
+
+
 class Maps:
     """The images of an estimate while its voxels are filled in, chunk by chunk, for noise of SD 1.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ class Train:
             raise InputError(f"{method}: field_strength is {field:g}; expected tesla, 0.01 to 15 ({hint})")
         if temperature is None and "temperature" in protocol:
             temperature = float(np.asarray(protocol["temperature"]))
+        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, Real)):
+            raise InputError(f"{method}: temperature is {temperature!r}; expected a number (C)")
         if temperature is not None and not -20 <= temperature <= 80:
             raise InputError(f"{method}: temperature is {temperature:g}; expected C, -20 to 80 (given in K?)")
         water = water_fat.OUTSIDE_WATER if temperature is None else tissues.water_shift(temperature)

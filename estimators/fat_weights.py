@@ -53,6 +53,9 @@ def weights_of(
     for name, unit in (("flip_angle", "rad"), ("TR", "s")):
         if name not in protocol:
             raise InputError(f"{method}: the scan lacks {name} ({unit}), which a T1 correction needs")
+    for name, value in {**given, "T1_water_sd": T1_water_sd, "T1_fat_sd": T1_fat_sd}.items():
+        if value is not None and np.asarray(value).dtype.kind not in "fiu":
+            raise InputError(f"{method}: {name} is {value!r}; expected seconds, a number or a map")
     means = tissues.defaults("marrow", float(np.asarray(protocol["field_strength"])))
     signals, errors = [], []
     for (name, value), sd in zip(given.items(), (T1_water_sd, T1_fat_sd), strict=True):

@@ -433,6 +433,21 @@ WRONG = {
     "no field strength": (lambda s: s.drop_attrs(), {}, "the scan lacks field_strength"),
     "field strength in MHz": (lambda s: s.assign_attrs(field_strength=128.0), {}, "is 128; expected tesla"),
     "temperature in K": (lambda s: s, {"temperature": 310.0}, r"temperature is 310; expected C.*given in K"),
+    "temperature in words": (lambda s: s, {"temperature": "warm"}, "temperature is 'warm'; expected a number"),
+    "T1 in words": (
+        lambda s: s.assign_attrs(flip_angle=0.1, TR=0.01), {"T1_correction": True, "T1_water": "long"},
+        "T1_water is 'long'; expected seconds",
+    ),
+    "T1 in ms": (
+        lambda s: s.assign_attrs(flip_angle=0.1, TR=0.01), {"T1_correction": True, "T1_water": 1400.0},
+        "T1_water reaches 1400 to 1400; expected seconds",
+    ),
+    "flip angle in degrees": (
+        lambda s: s.assign_attrs(flip_angle=5.0, TR=0.01), {"T1_correction": True}, "given in degrees",
+    ),
+    "bounds of water": (lambda s: s, {"bounds": {"water": (0, 1)}}, "bounds name 'water'; expected r2star"),
+    "bounds upside down": (lambda s: s, {"bounds": {"r2star": (9, 1)}}, "expected .low, high. with low < high"),
+    "a number as spectrum": (lambda s: s, {"spectrum": 6}, "spectrum is 6; expected a name"),
     "magnitudes": (lambda s: np.abs(s), {}, "the scan has no phase .*dixon-magnitude does without"),
     "integers": (lambda s: (np.abs(s) * 100).astype(np.int16), {}, "the scan has no phase"),
     "words": (lambda s: s.astype(str), {}, "expected numbers"),
