@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..simulator import tissues, water_fat
+from ..simulator.acquisition.settings import is_number
 
 LONGEST = 0.2
 """Echo time (s) beyond which times were not given in seconds: marrow has decayed by then."""
@@ -47,9 +47,7 @@ class Train:
     water: float = water_fat.OUTSIDE_WATER
 
     @classmethod
-    def of(
-        cls, method: str, protocol: Mapping[str, Any], least: int, spectrum: Any, temperature: float | None
-    ) -> Train:
+    def of(cls, method: str, protocol: Mapping[str, Any], least: int, spectrum: Any, temperature: Any) -> Train:
         """The train of a scan.
 
         Parameters
@@ -85,7 +83,7 @@ class Train:
             raise InputError(f"{method}: field_strength is {field:g}; expected tesla, 0.01 to 15 ({hint})")
         if temperature is None and "temperature" in protocol:
             temperature = float(np.asarray(protocol["temperature"]))
-        if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, Real)):
+        if temperature is not None and not is_number(temperature):
             raise InputError(f"{method}: temperature is {temperature!r}; expected a number (C)")
         if temperature is not None and not -20 <= temperature <= 80:
             raise InputError(f"{method}: temperature is {temperature:g}; expected C, -20 to 80 (given in K?)")
