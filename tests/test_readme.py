@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bonemri import cli
+from bonemri import cli, phantoms, simulator
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -39,13 +40,18 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, decay, capsys):
     monkeypatch.chdir(tmp_path)
     nib.save(nib.Nifti1Image(decay.transpose("x", "y", "z", "b").values, np.diag([2, 2, 2, 1])), "dwi.nii.gz")
     Path("dwi.bval").write_text(" ".join(str(b) for b in decay["b"].values))
+    water_fat = simulator.scan(phantoms.marrow_block(shape=(2, 2, 2)), "dixon_marrow", snr=100, seed=1)
+    for name, part in (("magnitude", np.abs), ("phase", np.angle)):
+        nib.save(nib.Nifti1Image(part(water_fat.transpose("x", "y", "z", "echo").values), np.eye(4)), f"{name}.nii.gz")
+    sidecar = {"EchoTime": water_fat["echo"].values.tolist(), "MagneticFieldStrength": 3}
+    Path("magnitude.json").write_text(json.dumps(sidecar))
     calls = [shlex.split(line) for block in blocks("README.md", "sh") for line in block.splitlines()]
     # the trial has its own tests; here it would take as long as all of them
     calls = [call[1:] for call in calls if call[0] == "bonemri" and call[1] != "validate"]
     assert len(calls) >= 4
     for call in calls:
         assert cli.run(call) == 0, capsys.readouterr().err
-    assert {"maps", "bone.nc", "scan.nc", "ivim"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"maps", "fat", "bone.nc", "scan.nc", "ivim"} <= {path.name for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
