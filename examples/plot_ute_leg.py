@@ -3,8 +3,8 @@ Bone that shows for a millisecond: the same leg on three rungs
 ==============================================================
 
 Bound water of cortical bone has decayed before an ordinary echo. An ultrashort echo time shows it, and the spokes that
-read it blur it: T2* of a third of a millisecond is gone before a spoke has ended. The closed form knows nothing of that,
-the engine knows what the pulse does, and the scan knows what the readout does.
+read it blur it: T2* of a third of a millisecond is gone before a spoke has ended. The closed form knows nothing of
+that, the engine knows what the pulse does, and the scan knows what the readout does.
 """
 
 import dataclasses

@@ -65,5 +65,5 @@ def _points(values: Floats, low: float, high: float, count: int) -> tuple[Floats
     unit = np.cos(np.pi * np.arange(count) / (count - 1))
     basis = np.polynomial.chebyshev.chebvander
     place = (2 * values - low - high) / (high - low)
-    weights: Floats = np.linalg.solve(basis(unit, count - 1).T, basis(place, count - 1).T).T
+    weights = np.asarray(np.linalg.solve(basis(unit, count - 1).T, basis(place, count - 1).T).T, dtype=float)
     return low + (unit + 1) * (high - low) / 2, weights
