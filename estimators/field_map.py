@@ -245,7 +245,7 @@ class _Minima:
         field, residual, r2star = (np.zeros((len(part), ROOM)) for _ in range(3))
         count = np.zeros(len(part), np.int64)
         t = tables
-        real, imag = np.ascontiguousarray(part.real), np.ascontiguousarray(part.imag)
+        real, imag = (np.ascontiguousarray(channel, float) for channel in (part.real, part.imag))
         fat_real, fat_imag = np.ascontiguousarray(t.fat.real), np.ascontiguousarray(t.fat.imag)
         loop(
             real, imag, t.times, fat_real, fat_imag, t.psi, t.rates, t.period > 0, t.pairs, t.diagonal, t.projector,

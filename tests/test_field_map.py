@@ -128,14 +128,16 @@ def test_without_noise_the_truth_is_the_best_minimum(pdff, field, r2star, phase,
     fat = marrow(times, b0)
     data = signal(times, fat, pdff, field, r2star, phase, apart)
     found, tables = minima(data, times, fat)
-    # the rate is that of a parabola over log(R + 60) through nodes .34 apart: good to some hundredths of R + 60; the
-    # residual there is the square of that miss. A small part of the SD at SNR 20, and a start that any fit follows
+    # the rate is that of a parabola over log(R + 60), .34 apart: over 60 000 draws within 8 % of R + 60, and within 19 %
+    # where the signal has decayed by the last echo (`coarse`, 10.7 ms); the residual there is the square of that miss.
+    # Both are small parts of the SD at SNR 20
+    limit = 0.3 if train == "coarse" else 0.12
     miss = np.abs(off(found.field[0, : found.count[0]], field, tables.period))
     at = int(np.argmin(miss))
     power = np.linalg.norm(data) ** 2
-    assert miss[at] < 1.5
-    assert found.residual[0, at] < 1e-3 * power
-    assert abs(found.r2star[0, at] - r2star) < 0.06 * (r2star + 60)
+    assert miss[at] < (3.0 if train == "coarse" else 1.0)
+    assert found.residual[0, at] < 1.5e-3 * power
+    assert abs(found.r2star[0, at] - r2star) < limit * (r2star + 60)
 
 
 def test_a_common_phase_tells_more():
@@ -319,6 +321,18 @@ def test_no_swap_on_islands_and_steps(kind, spacing, n, r2star):
     assert ambiguous.sum() < 0.06 * mask.sum()
 
 
+def test_a_common_phase_leaves_less_open():
+    """The same islands, whose water and fat do have one phase, solved with it and without."""
+    times = echoes(1.2e-3)
+    fat = marrow(times)
+    data, mask, field, _ = SCENES["steps"](times, fat, 150.0, np.random.default_rng(5))
+    free, one = (field_map.solve(data[None], mask[None], times, fat, common_phase=c) for c in (False, True))
+    assert one.ambiguous.sum() < free.ambiguous.sum()
+    wrong = mask & (np.abs(off(one.field[0], field, one.period)) > SWAP)
+    assert (wrong & ~one.ambiguous[0]).sum() == 0
+    assert abs(one.sigma * SNR - 1) < 0.05
+
+
 @pytest.mark.slow
 def test_no_swap_for_seeds_that_nobody_chose():
     """Fresh seeds at every run. Without a confident swap in n voxels the rate is below 3/n with 95 % confidence."""
@@ -445,6 +459,13 @@ def test_laws_of_symmetry():
     np.testing.assert_allclose(off(shifted.field, plain.field + 130, plain.period), 0, atol=0.05)
     mirrored = field_map.solve(data.conj(), mask, times, fat.conj())
     np.testing.assert_allclose(off(mirrored.field, -plain.field, plain.period), 0, atol=0.05)
+
+
+def test_single_precision_is_welcome():
+    """Rounded to 24 bits the data move by 1e-6 of the noise: fields by less than 1e-3 Hz beyond their own rounding."""
+    data, mask, times, fat = small()
+    plain, rounded = (field_map.solve(d, mask, times, fat) for d in (data, data.astype(np.complex64)))
+    np.testing.assert_allclose(off(rounded.field, plain.field, plain.period), 0, atol=1e-2)
 
 
 def test_threads_do_not_change_a_bit(monkeypatch):
