@@ -52,7 +52,7 @@ def sensitivities(points: xr.Dataset) -> dict[tuple[str, str, str, str, float], 
     absent: dict[tuple[str, ...], float] = {}
     for i in range(points.sizes["point"]):
         at = {name: points[name].values[i] for name in (*TEXTS, *NUMBERS)}
-        curve = tuple(str(at[name]) for name in ("estimator", "confounder", "quantity", "measurand"))
+        curve = (str(at["estimator"]), str(at["confounder"]), str(at["quantity"]), str(at["measurand"]))
         absent.setdefault(curve, float(at["model_error"]))
         found[(*curve, float(at["strength"]))] = float(at["model_error"]) - absent[curve]
     return found

@@ -17,7 +17,7 @@ X = "pdff"
 # key, rung, the truth along y, what is drawn, title, lead
 MAPS = (
     ("map-noise-bias", "matched", "r2star", "bias", "Noise bias over PDFF and R2*",
-     "What noise alone does to the mean, in the unit of the quantity: colour tells its size and sign."),
+     "What noise alone does to the mean, in SDs of the Cramér-Rao bound: colour tells its size and sign."),
     ("map-spread", "matched", "r2star", "sd", "Scatter of a voxel over PDFF and R2*",
      "The SD of a single voxel: where the same scan measures well and where it does not."),
     ("map-model-error", "pools", "R2_prime", "model_error", "Model error over PDFF and R2′",
@@ -64,10 +64,13 @@ def over_two(
     for place, (quantity, name, own) in enumerate(panels):
         ax = plain(figure.add_subplot(spec[place // across, place % across]))
         show = printed(quantity)
-        _table(ax, own[f"case_{X}"], own[f"case_{y}"], own[column] * show.scale)
+        value, unit = own[column] * show.scale, show.points
+        if column == "bias":
+            value, unit = own["bias"] / own["crb"], "bound SD"
+        _table(ax, own[f"case_{X}"], own[f"case_{y}"], value)
         along, up = printed(X), printed(y)
         label(ax, x=along.axis if place // across == down - 1 else "", y=up.axis if place % across == 0 else "",
-              title=f"{name}: {show.label} ({show.points})")  # fmt: skip
+              title=f"{name}: {show.label} ({unit})")  # fmt: skip
     return figure, f"Rung {rung}, SNR {snr:g}, nuisances known."
 
 
@@ -76,7 +79,8 @@ def _table(ax: Axes, x: np.ndarray, y: np.ndarray, value: np.ndarray) -> None:
     columns, rows = np.unique(x), np.unique(y)
     largest = np.max(np.abs(value)) or 1.0
     digits = int(np.clip(2 - np.floor(np.log10(largest)), 0, 4)) if largest < 100 else 0
-    for at_x, at_y, each in zip(x, y, value, strict=True):
+    once = {(at_x, at_y): each for at_x, at_y, each in zip(x.tolist(), y.tolist(), value.tolist(), strict=True)}
+    for (at_x, at_y), each in once.items():
         i, j = int(np.searchsorted(columns, at_x)), int(np.searchsorted(rows, at_y))
         shade = SERIES[1] if each > 0 else SERIES[0]
         strength = 0.7 * abs(each) / largest

@@ -71,8 +71,8 @@ def protocol_of(name: str | Protocol, own: Mapping[str, Mapping[str, Any]] | Non
     if isinstance(name, Protocol):
         return name
     if own and name in own:
-        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in own[name].items()}
-        return protocols.get(changes.pop("from")).replace(name=name, **changes)
+        changes = {key: tuple(v) if isinstance(v, list) else v for key, v in own[name].items() if key != "from"}
+        return protocols.get(str(own[name]["from"])).replace(name=name, **changes)
     return protocols.get(name)
 
 
@@ -145,19 +145,23 @@ def scenes(
     drawn = {name: value for name, value in (nuisances or {}).items() if name not in cases[0]}
     subjects = next((len(value) for value in drawn.values()), 1)
     voxels = len(cases) * subjects
+    theta: dict[str, NDArray[np.float64]] = {}
     values = {name: np.repeat([case[name] for case in cases], subjects) for name in cases[0]}
     if rung == "matched":
-        tissue = {name: value for name, value in values.items() if name != "r2star"}
-        phantom = phantom_of(study, tissue, voxels, protocol.field_strength)
+        own_tissue = {name: value for name, value in values.items() if name != "r2star"}
+        phantom = phantom_of(study, own_tissue, voxels, protocol.field_strength)
         bare = _Whole(phantom, values)
         theta = _theta(study, bare, protocol, model, {**means, **values})
         extra = {name: value.reshape(1, voxels, 1) for name, value in theta.items() if name not in bare.truth}
         images = [scan(bare, at, rung="matched", equation=model, values=extra) for at in _with_reference(protocol)]
-        known = {**theta, **{name: values[name] for name in derived.QUANTITIES if name in values}}
-        truth = {(name, kind): value for name, value in known.items() for kind in (name, f"{name}_app")}
+        given = {name: values[name] for name in derived.QUANTITIES if name in values}
+        truth = {(name, kind): value for name, value in {**theta, **given}.items() for kind in (name, f"{name}_app")}
     else:
-        theta = {}
-        tissue = {**means, **values, **{name: np.tile(value, len(cases)) for name, value in drawn.items()}}
+        tissue: dict[str, Any] = {
+            **means,
+            **values,
+            **{name: np.tile(value, len(cases)) for name, value in drawn.items()},
+        }
         images, truth = _scan_tissue(study, tissue, voxels, rung, protocol, dict(switches or {}))
     found = []
     for number, case in enumerate(cases):

@@ -56,7 +56,7 @@ def run(quick: bool, seed: int) -> xr.Dataset:
         ramp = slope * np.linspace(-1, 1, true.shape[2]) * np.ones(true.shape)
         scanner = Scanner(b0=ramp, b1=np.full(true.shape, 1 + deeper))
         shift = tissues.water_shift(ROOM + warmer) - tissues.water_shift()
-        told = {"T1_water": tissues.value("agar.T1", protocol.field_strength),
+        told: dict[str, Any] = {"T1_water": tissues.value("agar.T1", protocol.field_strength),
                 "T1_fat": tissues.value("oil.T1", protocol.field_strength)}  # fmt: skip
         at_site, in_doubt = [], []
         for repeat in range(repeats):

@@ -151,9 +151,8 @@ def _exhibits(asked: Asked, estimator: Any, seed: int, quick: bool, charges: Seq
     if estimator is not None:
         return {}
     names = [asked] if isinstance(asked, (str, os.PathLike)) else list(asked or studies.names())
-    whole = [
-        each.study for each in charges if each.study.name in map(os.fspath, names) or str(each.study.path) in names
-    ]
+    texts = [os.fspath(name) for name in names]
+    whole = [each.study for each in charges if each.study.name in texts or str(each.study.path) in texts]
     chosen = [name for study in whole for name in study.exhibits] + ([] if asked else exhibits.defaults())
     return exhibits.run(chosen, quick, seed)
 
