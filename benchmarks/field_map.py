@@ -199,7 +199,7 @@ def counts(kind: str, b0: float, spacing: float, n: int, r2star: float, seeds: r
     return total, wrong, confident, ambiguous, theirs
 
 
-PEER_SEEDS = 2
+PEER_SEEDS = 1
 
 
 def fair(kind: str, b0: float, spacing: float) -> bool:
