@@ -283,7 +283,10 @@ def test_rician_mean_is_the_mean_of_rician_noise(small):
 
 
 # What each study must cover, and which nuisances it must draw.
-COVERED = {"diffusion": (("f", "D", "D_star", "pdff"), {"suppression"}), "fat": (("pdff",), {"temperature", "ndb", "B1"})}
+COVERED = {
+    "diffusion": (("f", "D", "D_star", "pdff"), {"suppression"}),
+    "fat": (("pdff",), {"temperature", "ndb", "B1"}),
+}
 
 
 @pytest.mark.parametrize("name", sorted(study.names()))
