@@ -7,7 +7,6 @@ find; a voxel's echoes hardly tell it, those of many voxels do. Bydder et al., M
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ..errors import InputError
 from ..simulator.triglyceride import Composition
@@ -69,6 +68,8 @@ def fitted_composition(
     def deviance(ndb: float) -> float:
         found = fat_fit.fit(flat[voxels], train.with_spectrum(triglyceride(ndb)), field, rate)
         return float(np.nansum(found.cost / sd**2))
+
+    from scipy.optimize import minimize_scalar
 
     low, high = DOUBLE_BONDS
     best = float(minimize_scalar(deviance, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x)

@@ -11,7 +11,6 @@ doi:10.1002/mrm.22578.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from .fat_fit import WaterFatFit
 from .fat_start import demodulated, projected, projected_covariance
@@ -94,6 +93,8 @@ def _candidates(s: np.ndarray, train: Train) -> tuple[np.ndarray, np.ndarray]:
 
 def _smooth(turn: np.ndarray, weight: np.ndarray, mask: np.ndarray, width: float) -> np.ndarray:
     """Weighted mean phasor of the voxels about each, (voxel,); of an axis of one voxel there is nothing to average."""
+    from scipy import ndimage
+
     image = np.zeros(mask.size, complex)
     total = np.zeros(mask.size)
     inside = np.flatnonzero(mask)

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from scipy import stats
 
 from ..errors import InputError
 from ..simulator import kernels, threads
@@ -135,6 +134,8 @@ def solve(
     if noise is None:
         if freedom < 1:
             raise InputError(f"field map: {len(times)} echoes leave no residual to tell the noise by; give sigma")
+        from scipy import stats
+
         variance = float(np.median(found.residual[:, 0])) / stats.chi2.median(freedom)
         variance = max(variance, float(np.median(power)) / len(times) / MAX_SNR**2)
         noise = float(np.sqrt(variance))

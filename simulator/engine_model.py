@@ -28,9 +28,9 @@ from .sequences.sequence import Played
 
 Run = Callable[[dict[str, NDArray[np.float64]], Mapping[str, Any]], NDArray[Any]]
 
-offset = Quantity("offset", "Hz", -500.0, 500.0, "offset of the precession frequency", latex=r"\Delta f")
+off_resonance = Quantity("off_resonance", "Hz", -500.0, 500.0, "offset of the precession frequency", latex=r"\Delta f")
 TISSUE: Mapping[str, Quantity] = {
-    q.name: q for q in (relaxation.S0, relaxation.T1, relaxation.T2, ute.R2star, offset, relaxation.B1)
+    q.name: q for q in (relaxation.S0, relaxation.T1, relaxation.T2, ute.R2star, off_resonance, relaxation.B1)
 }
 """Unknowns of the tissue. R2star stands for 1/T2: what decays is taken to be lost for good."""
 
@@ -97,8 +97,8 @@ def of_sequence(
     protocol : Protocol
     unknowns : sequence of str
         Of the tissue (`TISSUE`), and settings that are differentiated too: constants of the protocol (``flip_angle``,
-        ``TR``), and numbers of its pulses (``excitation.duration``). Without S0, B1 or offset among them these are 1, 1
-        and 0 Hz.
+        ``TR``), and numbers of its pulses (``excitation.duration``). Without S0, B1 or off_resonance among them these
+        are 1, 1 and 0 Hz.
     settings : sequence of str
         Settings that `signal` is to be given each time. What it is given beyond them replaces the protocol's own; a
         `Protocol` replaces the protocol whole.
@@ -142,7 +142,7 @@ def of_sequence(
         now, maps = _merged(protocol, given, varied)
         n_voxel = len(theta["T1"])
         B1 = np.broadcast_to(theta.get("B1", maps.pop("B1", np.ones(1))), (n_voxel,))
-        shift = np.broadcast_to(theta.get("offset", maps.pop("offset", np.zeros(1))), (n_voxel,))
+        shift = np.broadcast_to(theta.get("off_resonance", maps.pop("off_resonance", np.zeros(1))), (n_voxel,))
         T2 = theta["T2"] if "T2" in theta else 1 / np.where(theta["R2star"] == 0, 1e-300, theta["R2star"])
         changing = {n: theta[n] for n in varied} | {n: np.broadcast_to(v, (n_voxel,)) for n, v in maps.items()}
         rows = np.stack(list(changing.values()), axis=1) if changing else np.zeros((n_voxel, 0))
@@ -164,7 +164,7 @@ def of_sequence(
         settings=tuple(known[n] for n in settings),
         run=run,
         # an offset turns a spin by a radian within this many Hz
-        scales={"offset": 1 / (2 * math.pi * last)},
+        scales={"off_resonance": 1 / (2 * math.pi * last)},
     )
 
 
@@ -183,7 +183,7 @@ def _quantity(name: str, protocol: Protocol) -> Quantity:
         unit = "s" if entry in ("duration", "dwell", "center") else ""
         return Quantity(name, unit, 0.0, math.inf, f"{entry} of the {pulse} pulse")
     if name not in SETTINGS or name not in protocol:
-        known = ", ".join([*TISSUE, *protocol.constants])
+        known = ", ".join(dict.fromkeys([*TISSUE, *protocol.constants]))
         raise InputError(f"model of {protocol.name}: {name} is no unknown: expected one of {known}, or a number of a "
                          "pulse (excitation.duration)")  # fmt: skip
     s = SETTINGS[name]
@@ -205,7 +205,7 @@ def _merged(
         if name in varied or name == "field_strength":
             continue
         array = np.asarray(value, dtype=float)
-        if array.ndim == 2 or name in ("B1", "offset"):
+        if array.ndim == 2 or name in ("B1", "off_resonance"):
             if array.ndim == 1 and array.size > 1:
                 raise InputError(
                     f"model of {protocol.name}: {name} has {array.size} values: expected one, or (voxel, 1)"

@@ -102,6 +102,11 @@ def scan(
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
+        for name in protocol.pulses:
+            if name not in sequence.pulses:
+                known = " or ".join(sequence.pulses)
+                where = f"protocol {protocol.name}: pulses.{name}"
+                raise InputError(f"{where} is no pulse of sequence {sequence.name}: expected {known}")
         if rung in ("engine", "scan"):
             protocol = _read_on(grid, protocol)
         at = None if rung == "scan" else scanner
@@ -110,16 +115,16 @@ def scan(
         whole = PlayedKSpace if sequence is pulseq.pulseq_file else KSpace
         kspace = whole(sequence, phantom.pools, grid, switches, scanner)
         protocol = pulseq.imaged(protocol) if sequence is pulseq.pulseq_file else protocol
-        closed_form = Pools(sequence, phantom.pools, grid, switches)
-        image = _through_kspace(kspace, closed_form, protocol, snr, noise_sd, seed, combine, progress)
+        ideal = _ideal(sequence, phantom, grid, switches)
+        image = _through_kspace(kspace, ideal, protocol, snr, noise_sd, seed, combine, progress)
     else:
-        signal = source.signal(protocol)
+        origin, signal = source, source.signal(protocol)
         if sequence.magnitude and combine:
             signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
         image = _label(signal, protocol, grid)
-        if rung == "engine":
-            source = Pools(sequence, phantom.pools, grid, switches)  # S_ref may lie at TE 0, which cannot be played
-        image.attrs["signal_reference"] = _reference(signal, source, sequence, protocol)
+        if rung == "engine" or scanner is not None:
+            source = _ideal(sequence, phantom, grid, switches)
+        image.attrs["signal_reference"] = _reference(signal, source, sequence, protocol, own=source is origin)
     image.attrs.update(
         {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs and name not in image.attrs},
         protocol=protocol.to_json(),
@@ -160,8 +165,8 @@ def _through_kspace(
         return np.abs(image) if sequence.magnitude else image
 
     # S_ref is that of the object: voxels that hold ringing alone would count as signal voxels of an image
-    if sequence is pulseq.pulseq_file:
-        reference = noise.signal_reference(kspace.image(clean, protocol))
+    if isinstance(kspace, PlayedKSpace):
+        reference = kspace.reference(clean)
     else:
         reference = noise.signal_reference(closed_form.signal(sequence.reference(protocol)))
     attrs: dict[str, Any] = {"signal_reference": reference}
@@ -177,6 +182,9 @@ def _through_kspace(
         repeats, sd = (protocol.averages, noise_sd) if magnitudes else (1, noise.image_sd(noise_sd, protocol.averages))
         image = np.mean([made(kspace.noisy(clean, protocol, sd, rng)) for _ in range(repeats)], axis=0)
         attrs.update(_noise_attrs(noise_sd, reference, protocol, sequence))
+        attrs["snr_definition"] += "; both of a coil of sensitivity 1, reconstructed directly"
+        if kspace.scanner.coils is not None or protocol.readout.get("reconstruction", "direct") != "direct":
+            del attrs["image_sd"]  # coils and SENSE make it differ from voxel to voxel
     dims = (*grid.dims, protocol.encoding) if combine else (*grid.dims, protocol.encoding, "coil")
     named = {"units": "1", "long_name": "MR signal (scanner units)"}
     own = {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs}
@@ -297,7 +305,10 @@ def _of_file(phantom: Scannable, path: str | Path) -> Protocol:
     dz, dy, dx = np.broadcast_to(np.asarray(grid.attrs["voxel_size"], float), 3).tolist()
     nz, ny, nx = grid.shape
     field = float(grid.attrs.get("field_strength", 3.0))
-    longest = float(np.nanmax(phantom.pools["T2"].values))
+    times = phantom.pools["T2"].values
+    if not np.isfinite(times).any():
+        raise InputError("phantom: T2 is finite in no pool: expected numbers (s)")
+    longest = float(np.nanmax(times[np.isfinite(times)]))
     return pulseq.protocol_of(path, field, (dz, dy, dx), (nz, ny, nx), longest)
 
 
@@ -309,10 +320,30 @@ def _grid(phantom: Scannable) -> xr.DataArray:
     if "density" not in phantom.pools or "pool" not in phantom.pools["density"].dims:
         raise InputError("phantom: pools lacks density over pool and voxels (mol 1H/L)")
     density = phantom.pools["density"]
+    if density.sizes["pool"] == 0:
+        raise InputError("phantom: pools has no pool: expected one at least")
+    _check_tissue(phantom.pools)
     grid = density.isel(pool=0, drop=True)
     grid = grid.transpose(*[d for d in ("z", "y", "x") if d in grid.dims], ...)
     grid = grid.drop_vars([name for name, coord in grid.coords.items() if not coord.dims])
     return grid.assign_attrs({**phantom.truth.attrs, **phantom.pools.attrs})
+
+
+def _check_tissue(pools: xr.Dataset) -> None:
+    """Refuse amounts and times that mean nothing; the message names quantity, pool and voxel."""
+    density = pools["density"]
+    there = (density > 0).values
+    wrong = {"density": (density.values < 0) | np.isinf(density.values)}
+    for name in (n for n in ("T1_observed", "T1_intrinsic", "T2") if n in pools and "pool" in pools[n].dims):
+        wrong[name] = (pools[name].broadcast_like(density).transpose(*density.dims).values <= 0) & there
+    for name, where in wrong.items():
+        if where.any():
+            at = dict(zip(density.dims, np.argwhere(where)[0].tolist(), strict=True))
+            value = float(pools[name].isel({d: at[d] for d in pools[name].dims}))
+            place = ", ".join(f"{d} = {at[d]}" for d in density.dims if d != "pool")
+            expected = "a finite amount from 0 up" if name == "density" else "above 0 s"
+            pool = pools["pool"].values[at["pool"]]
+            raise InputError(f"phantom: {name} of pool {pool} is {value:g} at voxel {place}: expected {expected}")
 
 
 def _label(signal: NDArray[Any], protocol: Protocol, grid: xr.DataArray) -> xr.DataArray:
@@ -321,13 +352,24 @@ def _label(signal: NDArray[Any], protocol: Protocol, grid: xr.DataArray) -> xr.D
     return xr.DataArray(image, dict(grid.coords) | protocol.coords(), (*grid.dims, protocol.encoding), "signal", attrs)
 
 
-def _reference(signal: NDArray[Any], source: Matched | Pools, sequence: Sequence, protocol: Protocol) -> float:
-    """S_ref: read from the scan where it has the reference point, else simulated there."""
+def _ideal(sequence: Sequence, phantom: Scannable, grid: xr.DataArray, switches: Mapping[str, Any]) -> Pools:
+    """What S_ref is taken of on every rung: the closed form, an ideal scanner, pools that exchange by their own T1."""
+    pools = phantom.pools
+    if "T1_intrinsic" in pools:
+        own = pools["T1_intrinsic"]
+        pools = pools.assign(T1_observed=pools["T1_observed"].fillna(own) if "T1_observed" in pools else own)
+    return Pools(sequence, pools, grid, switches)
+
+
+def _reference(
+    signal: NDArray[Any], source: Matched | Pools, sequence: Sequence, protocol: Protocol, own: bool = True
+) -> float:
+    """S_ref: read from the scan where it is the source's own and has the reference point, else simulated there."""
     if sequence is pulseq.pulseq_file:
         points = np.abs(signal.reshape(-1, protocol.points))
         return noise.signal_reference(points[:, int(points.sum(axis=0).argmax())])
     reference = sequence.reference(protocol)
-    for point in range(protocol.points):
+    for point in range(protocol.points if own else 0):
         if all(values[point] == reference.table[name][0] for name, values in protocol.table.items()):
             return noise.signal_reference(signal.reshape(-1, protocol.points)[:, point])
     return noise.signal_reference(source.signal(reference))

@@ -47,7 +47,7 @@ def finite_pulse(S0, T1, T2, flip_angle, TR, B1, offset, duration):
     return np.array([S0 * (after(0, TE - duration / 2) @ excited)[:2] for TE in ECHOES])
 
 
-POINT = {"S0": 1.5, "T1": 0.8, "T2": 8e-3, "flip_angle": 0.6, "TR": 20e-3, "B1": 0.9, "offset": 7.0,
+POINT = {"S0": 1.5, "T1": 0.8, "T2": 8e-3, "flip_angle": 0.6, "TR": 20e-3, "B1": 0.9, "off_resonance": 7.0,
          "excitation.duration": 3e-4}  # fmt: skip
 
 
@@ -71,13 +71,13 @@ def test_jacobian_against_the_complex_step():
 
 def test_an_offset_is_differentiated_where_it_is_zero():
     """An instant pulse on resonance: i 2 pi TE of the signal. With the value as scale the step would be nothing."""
-    model = of_sequence(protocol(2e-7), ("T1", "T2", "offset"))
-    theta = {"T1": 0.8, "T2": 8e-3, "offset": 0.0}
+    model = of_sequence(protocol(2e-7), ("T1", "T2", "off_resonance"))
+    theta = {"T1": 0.8, "T2": 8e-3, "off_resonance": 0.0}
     expected = 2j * np.pi * np.array(ECHOES) * model.signal(theta, {})[0]
     found = model.jacobian(theta, {})[0, :, 2]
     # the pulse turns by half its duration less or more: 2e-7 s of 1e-3
     np.testing.assert_allclose(found, expected, rtol=2e-4)
-    assert np.abs(model.jacobian(theta | {"offset": 1e-9}, {})[0, :, 2] - found).max() < 1e-9
+    assert np.abs(model.jacobian(theta | {"off_resonance": 1e-9}, {})[0, :, 2] - found).max() < 1e-9
 
 
 # ---- where equations must agree ------------------------------------------------------------------------------------
@@ -269,6 +269,6 @@ def test_bad_settings():
 
 
 def test_units_are_declared():
-    model = of_sequence(protocol(), ("T1", "T2", "offset", "flip_angle", "excitation.duration"))
+    model = of_sequence(protocol(), ("T1", "T2", "off_resonance", "flip_angle", "excitation.duration"))
     assert [q.unit for q in model.unknowns] == ["s", "s", "Hz", "rad", "s"]
-    assert set(engine_model.TISSUE) == {"S0", "T1", "T2", "R2star", "offset", "B1"}
+    assert set(engine_model.TISSUE) == {"S0", "T1", "T2", "R2star", "off_resonance", "B1"}

@@ -11,6 +11,7 @@ import xarray as xr
 
 from bonemri.errors import InputError
 from bonemri.simulator.acquisition.scanner import Scanner
+from bonemri.simulator.constants import PROTON
 from bonemri.simulator.scan import scan
 
 pypulseq = pytest.importorskip("pypulseq")
@@ -95,3 +96,43 @@ def test_what_a_file_cannot_give_is_told(tmp_path: Path) -> None:
         scan(bone, file, rung="scan", scanner=Scanner(delays=(1e-6, 0, 0)))
     with pytest.raises(InputError, match=r"missing\.seq: cannot be read|missing\.seq: no such file"):
         scan(bone, tmp_path / "missing.seq", rung="engine")
+
+
+def spin_echo(path: Path, lobe: float = 0.0) -> Path:
+    """A 90-180 pair with a lobe (T/m at its flat top) on each side, and an acquisition about the echo at 40 ms."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limits = pypulseq.Opts(max_grad=60, grad_unit="mT/m", max_slew=150, slew_unit="T/m/s")
+        made = pypulseq.Sequence(limits)
+        half = pypulseq.make_block_pulse(math.pi / 2, duration=1e-5, system=limits, use="excitation")
+        whole = pypulseq.make_block_pulse(
+            math.pi, duration=1e-5, system=limits, phase_offset=math.pi / 2, use="refocusing"
+        )
+        weight = pypulseq.make_trapezoid("x", amplitude=lobe * PROTON, flat_time=1e-2, rise_time=1e-3, system=limits)
+        adc = pypulseq.make_adc(8, duration=8e-5, system=limits)
+        for pulse, rest in ((half, 20e-3 - 12e-3), (whole, 20e-3 - 12e-3 - 5e-6 - 4e-5)):
+            made.add_block(pulse)
+            made.add_block(weight)
+            made.add_block(pypulseq.make_delay(round(rest - 1e-5, 5)))
+        made.add_block(adc)
+        made.write(str(path))
+    return path
+
+
+def test_diffusion_and_R2_prime_act_as_the_events_say(tmp_path: Path) -> None:
+    plain, weighted = spin_echo(tmp_path / "plain.seq"), spin_echo(tmp_path / "weighted.seq", 0.03)
+    delta, ramp = 0.011, 0.001
+    time = delta**2 * (0.02 - delta / 3) + ramp**3 / 30 - delta * ramp**2 / 6
+    b = (2 * math.pi * PROTON * 0.03) ** 2 * time * 1e-6
+    still, moving = slab(), slab()
+    moving.pools["D"] = ("pool", [1e-3, 1e-5])
+    for rung in ("engine", "scan"):
+        quiet, lost = (np.abs(scan(moving, file, rung=rung).values).max() for file in (plain, weighted))
+        # lobes of 11 ms (flat top and a ramp), 20 ms apart within the .1 ms to which the file's rests are rounded
+        assert lost / quiet == pytest.approx(math.exp(-b * 1e-3), rel=0.03)
+        assert quiet == pytest.approx(np.abs(scan(still, plain, rung=rung).values).max(), rel=1e-3)
+        # R2' is refocused at the echo, but for the 40 us about it
+        dephasing = slab()
+        dephasing.pools["R2_prime"] = ("pool", [50.0, 0.0])
+        echo = np.abs(scan(dephasing, plain, rung=rung).values).max()
+        assert echo == pytest.approx(quiet, rel=50 * 1e-4)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from bonemri import phantoms
 from bonemri.errors import InputError
-from bonemri.simulator import playing
+from bonemri.simulator import playing, sequences
 from bonemri.simulator.acquisition import protocols
 from bonemri.simulator.acquisition.fields import coils
 from bonemri.simulator.acquisition.fields.imperfections import EddyCurrent
@@ -63,9 +63,7 @@ def block(
 def test_the_engine_meets_the_closed_form_where_pulses_are_short(name: str) -> None:
     protocol = protocols.get(name)
     short = {"duration": 1e-6, "shape": "hard"}
-    protocol = dataclasses.replace(
-        protocol, pulses={p: short for p in ("excitation", "refocusing", "storage", "recall")}
-    )
+    protocol = dataclasses.replace(protocol, pulses=dict.fromkeys(sequences.get(protocol.sequence).pulses, short))
     bone = block(fat=0.7, shift=(1.3, 4.2), R2_prime=[15.0, 5.0])
     engine, closed = (scan(bone, protocol, rung=rung).values for rung in ("engine", "pools"))
     # in half a pulse of 1 us fat turns by 2 pi 434 Hz .5 us = 1.4 mrad; T2 of 40 ms takes 1e-5
@@ -324,3 +322,55 @@ def test_what_is_not_smooth_in_the_field_is_computed_voxel_by_voxel() -> None:
     found = over_fields(answer, np.ones(4000, complex), offset, np.array([1e-3]))
     np.testing.assert_array_equal(found, answer(np.ones(4000), offset))
     assert 4000 in calls
+
+
+def test_pools_that_exchange_climb_every_rung() -> None:
+    bone = phantoms.cortical(resolution=4.8e-3, exchange=True)
+    with pytest.raises(
+        InputError, match="exchanges, and a closed form needs T1_observed: expected rung engine or scan"
+    ):
+        scan(bone, protocols.ute_dual_echo, rung="pools")
+    protocol = dataclasses.replace(
+        protocols.ute_2d, readout={"trajectory": "radial_2d", "dwell": 8e-6, "spokes": 30, "samples": 16}
+    )
+    image = scan(bone, protocol, rung="scan", snr=50, seed=1)
+    engine = scan(bone, protocols.dixon_marrow, rung="engine", snr=50, seed=1)
+    assert np.isfinite(image.values).all() and image.attrs["signal_reference"] > 0
+    assert np.isfinite(engine.values).all() and engine.attrs["signal_reference"] > 0
+
+
+def test_a_level_of_noise_means_the_same_on_every_rung() -> None:
+    bone, weak = block(), Scanner(b1=np.full((1, 24, 24), 0.5))
+    levels = [
+        scan(bone, read(), rung=rung, snr=50, scanner=weak).attrs["noise_sd"] for rung in ("pools", "engine", "scan")
+    ]
+    # S_ref is that of the closed form under an ideal scanner, whatever B1 is
+    assert levels == pytest.approx([scan(bone, read(), snr=50).attrs["noise_sd"]] * 3, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("T1_observed", -1.0, "T1_observed of pool water is -1 at voxel z = 0, y = 6, x = 6: expected above 0 s"),
+        ("T2", 0.0, "T2 of pool water is 0 at voxel z = 0, y = 6, x = 6: expected above 0 s"),
+        ("density", -2.0, "density of pool water is -2 at voxel z = 0, y = 0, x = 0: expected a finite amount"),
+        ("density", np.inf, "density of pool water is inf at voxel z = 0, y = 0, x = 0: expected a finite amount"),
+    ],
+)
+def test_tissue_that_means_nothing_is_told(name: str, value: float, message: str) -> None:
+    for rung in ("pools", "engine", "scan"):
+        bone = block()
+        bone.pools[name].values[(0,) * bone.pools[name].ndim] = value
+        with pytest.raises(InputError) as caught:
+            scan(bone, read(), rung=rung)
+        assert message in str(caught.value)
+
+
+def test_no_pool_and_a_pulse_of_no_sequence_are_told() -> None:
+    bone = block()
+    empty = SimpleNamespace(pools=bone.pools.isel(pool=[]), truth=bone.truth)
+    with pytest.raises(InputError, match="pools has no pool: expected one at least"):
+        scan(empty, read())
+    misspelt = dataclasses.replace(ECHOES, pulses={"excitaton": {"shape": "hard", "duration": 1e-5}})
+    with pytest.raises(InputError, match="pulses.excitaton is no pulse of sequence gradient_echo: expected excitation"):
+        scan(bone, misspelt, rung="engine")

@@ -274,6 +274,7 @@ diffusion_spin_echo = Sequence(
     reference=_at_b0,
     check=_check,
     played=played,
+    pulses=("excitation", "refocusing"),
     readout=readout,
     attenuation=_attenuation,
 )

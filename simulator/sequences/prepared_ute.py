@@ -191,6 +191,7 @@ ute_inversion = Sequence(
     magnitude=False,
     reference_point=FIRST_POINT,
     played=played_inverted,
+    pulses=("inversion", "excitation"),
     readout=readout,
 )
 
@@ -203,5 +204,6 @@ ute_saturation = Sequence(
     magnitude=False,
     reference_point=FIRST_POINT,
     played=played_saturated,
+    pulses=("saturation", "excitation"),
     readout=readout,
 )

@@ -1,7 +1,8 @@
 """A Pulseq file in place of a sequence of our own: its events are all there is, so only engines can say what it sees.
 
 Every sample of the file is a point (`time`). On rung `engine` each voxel lies in the isocentre, as many spins as its
-gradients ask for; on rung `scan` each voxel lies where it is, and the samples are those of the whole object.
+gradients ask for; on rung `scan` each voxel lies where it is, and the samples are those of the whole object. Diffusion
+leaves exp(-b D) of each pool, b being that of all gradients from the excitation to the middle of each acquisition.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ..acquisition.events import moments
 from ..acquisition.events import pulseq as files
 from ..acquisition.events.timeline import Timeline
 from ..acquisition.kspace.trajectory import Trajectory
@@ -50,6 +52,8 @@ def protocol_of(
     given = [v for v in stated[::-1] if isinstance(v, float) and v > 0]
     fov = tuple(given) if len(given) == 3 else own
     pixels = tuple(max(1, round(f / edge)) for f, edge in zip(fov, voxel_size, strict=True))
+    if files.trajectory(timeline, pixels, fov).dimensions == 2:
+        pixels = (1, *pixels[1:])
     return Protocol(
         name=path.stem,
         title=f"Pulseq file {path.name}",
@@ -92,6 +96,36 @@ def played(protocol: Protocol) -> tuple[Played, ...]:
     return (Played(timeline, points, points, steady=False, around=places),)
 
 
+def weighting(protocol: Protocol) -> NDArray[np.float64]:
+    """b-value (s/mm2) of every sample: that of the middle of its acquisition, all gradients of the file included."""
+    path = Path(protocol.readout["file"])
+    return _weighting(str(path), protocol.field_strength, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=4)
+def _weighting(path: str, field: float, changed: int) -> NDArray[np.float64]:
+    timeline = _timeline(path, field, changed)
+    found = []
+    for block, start, _ in timeline.played():
+        for adc in block.adcs:
+            b = moments.b_value(timeline, start + adc.delay + 0.5 * adc.samples * adc.dwell)
+            found.append(np.full(adc.samples, b))
+    return np.concatenate(found)
+
+
+def diffusivity(pool: Pool) -> NDArray[np.float64]:
+    """What a pool loses its signal with under gradients (mm2/s): D, and D* of blood."""
+    if pool.kind == "blood":
+        return np.nan_to_num(pool.get("D_star", "D", default=0.0))
+    return np.nan_to_num(pool.get("D", default=0.0))
+
+
+def attenuation(pool: Pool, protocol: Protocol, kurtosis: bool | float = True) -> NDArray[np.float64]:
+    """exp(-b D) of every sample, (row, sample); of blood in the limit of many segments."""
+    found: NDArray[np.float64] = np.exp(-np.multiply.outer(diffusivity(pool), weighting(protocol)))
+    return found
+
+
 def readout(protocol: Protocol) -> Trajectory:
     """What the file samples of k-space."""
     return files.trajectory(timeline_of(protocol), protocol.readout["matrix"], protocol.readout["fov"])
@@ -118,5 +152,6 @@ pulseq_file = Sequence(
     magnitude=False,
     played=played,
     readout=readout,
+    attenuation=attenuation,
     reference_point="the sample where it is largest",
 )

@@ -51,6 +51,10 @@ class Pool:
             if name in self.values:
                 found = np.where(np.isnan(found), self.values[name], found)
         if np.isnan(found).any():
+            own = np.isfinite(self.values.get("T1_intrinsic", np.nan)).any()
+            if default is None and "T1_observed" in names and own:
+                raise InputError(f"pool {self.name} ({self.kind}) exchanges, and a closed form needs T1_observed: "
+                                 "expected rung engine or scan")  # fmt: skip
             if default is None:
                 raise InputError(f"pool {self.name} ({self.kind}): {' or '.join(names)} is NaN where it has density")
             found = np.where(np.isnan(found), default, found)
@@ -129,6 +133,8 @@ class Sequence:
         What the numerical engines run; without it there is no rung `engine`.
     readout : function (protocol) -> Trajectory or tuple of Trajectory, optional
         How k-space is read, one for each point where they differ; without it there is no rung `scan`.
+    pulses : tuple of str
+        Its pulses that a protocol may state.
     attenuation : function (pool, protocol, kurtosis=True) -> ndarray (row, point), optional
         What diffusion and flow leave of the signal that the engines find: the walkers' answer.
     phase_errors : function (protocol, **switches) -> ndarray (point,), optional
@@ -146,6 +152,7 @@ class Sequence:
     played: Callable[[Protocol], tuple[Played, ...]] | None = None
     readout: Callable[[Protocol], Any] | None = None
     attenuation: Callable[..., NDArray[np.float64]] | None = None
+    pulses: tuple[str, ...] = ("excitation",)
     phase_errors: Callable[..., NDArray[np.float64]] | None = None
     reference_point: str = REFERENCE_POINT
 

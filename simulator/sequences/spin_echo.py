@@ -226,6 +226,7 @@ spin_echo = Sequence(
     reference=first_echo,
     check=check,
     played=played,
+    pulses=("excitation", "refocusing"),
     readout=readout,
 )
 
@@ -241,6 +242,7 @@ spin_echo_dixon = Sequence(
     check=_check_dixon,
     magnitude=False,
     played=dixon_played,
+    pulses=("excitation", "refocusing"),
     readout=readout,
 )
 
@@ -252,5 +254,6 @@ turbo_spin_echo = Sequence(
     reference_point=FIRST_ECHO,
     check=check,
     played=train_played,
+    pulses=("excitation", "refocusing"),
     readout=readout,
 )

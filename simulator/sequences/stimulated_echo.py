@@ -118,6 +118,7 @@ steam = Sequence(
     check=check,
     magnitude=False,
     played=steam_played,
+    pulses=("excitation", "storage", "recall"),
 )
 
 press = Sequence(
@@ -129,4 +130,5 @@ press = Sequence(
     check=check,
     magnitude=False,
     played=press_played,
+    pulses=("excitation", "refocusing"),
 )

@@ -92,5 +92,6 @@ ute_mt = Sequence(
     magnitude=False,
     reference_point=FIRST_POINT,
     played=played,
+    pulses=("saturation", "excitation"),
     readout=readout,
 )

@@ -23,6 +23,7 @@ from ....errors import InputError
 from ...constants import GYROMAGNETIC
 
 AXES = "xyz"
+USES = ("excitation", "refocusing", "inversion", "saturation", "preparation", "storage", "recall", "other")
 CLOCK = 1e-9
 """Times closer than this (s) are the same: rounding of sums of raster times, far below any raster."""
 
@@ -298,6 +299,9 @@ class Timeline:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if self.nucleus not in GYROMAGNETIC:
             raise InputError(f"timeline {self.name}: nucleus is {self.nucleus!r}: expected {' or '.join(GYROMAGNETIC)}")
+        for part in self.blocks:
+            if not isinstance(part, Block | Repeat):
+                raise InputError(f"timeline {self.name}: it holds {type(part).__name__}: expected blocks and repeats")
         seen: set[int] = set()
         for index, (block, start) in enumerate(_first_played(self.blocks)):
             if id(block) not in seen:
@@ -491,6 +495,13 @@ def _span(event: Event, where: str) -> tuple[str, float, float]:
         raise InputError(f"{where}: {kind} has {count} samples of {event.dwell:g} s: expected one at least, above 0 s")
     if kind == "RF" and event.dwell <= CLOCK:  # its samples would be one edge in time
         raise InputError(f"{where}: RF has samples of {event.dwell:g} s: expected longer than {CLOCK:g} s")
+    if isinstance(event, ADC) and event.samples != int(event.samples):
+        raise InputError(f"{where}: ADC has {event.samples:g} samples: expected a whole number")
+    if isinstance(event, RF) and event.use not in USES:
+        raise InputError(f"{where}: RF use is {event.use!r}: expected {', '.join(USES[:-1])} or {USES[-1]}")
+    if isinstance(event, RF) and event.center is not None and not 0 <= event.center <= event.duration + CLOCK:
+        within = f"within the pulse, 0 to {event.duration:g} s"
+        raise InputError(f"{where}: RF center is {event.center:g} s: expected {within}")
     numbers = [event.delay, event.phase, event.frequency]
     if not np.isfinite(numbers).all() or (isinstance(event, RF) and not np.isfinite(event.waveform).all()):
         raise InputError(f"{where}: {kind} is not finite: expected numbers")
