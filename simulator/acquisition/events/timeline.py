@@ -174,10 +174,10 @@ def trapezoid(axis: str, area: float, duration: float, ramp: float, delay: float
     """
     if not (ramp > 0 and duration + CLOCK >= 2 * ramp):
         raise InputError(f"gradient {axis}: ramp is {ramp:g} s: expected above 0 and at most half of {duration:g} s")
-    flat = max(duration - 2 * ramp, 0.0)
+    flat = duration - 2 * ramp if duration - 2 * ramp > CLOCK else 0.0
     top = area / (flat + ramp)
-    knots = [0.0, ramp, ramp + flat, 2 * ramp + flat] if flat > CLOCK else [0.0, ramp, 2 * ramp]
-    values = [0.0, top, top, 0.0] if flat > CLOCK else [0.0, top, 0.0]
+    knots = [0.0, ramp, ramp + flat, 2 * ramp + flat] if flat else [0.0, ramp, 2 * ramp]
+    values = [0.0, top, top, 0.0] if flat else [0.0, top, 0.0]
     return Gradient(axis, delay + np.array(knots), np.array(values))
 
 
