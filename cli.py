@@ -227,8 +227,8 @@ def estimate(
         raise InputError(f"estimate {method} needs complex data, and {scan} has no phase: give the phase (rad) as "
                          "INPUT2 (estimate dixon-magnitude does without)")  # fmt: skip
     for name in (setting.name for setting in chosen.model.settings):
-        held = encoding if name == "TE" and echoes else name
-        if held not in series.coords and held not in series.attrs:
+        held = {name, *((encoding, *getattr(chosen, "aliases", ())) if name == "TE" and echoes else ())}
+        if not held & ({*series.coords} | {*series.attrs}):
             field = multi_echo.SIDECAR_NAMES.get(name)
             sidecar = f"{field} in a JSON sidecar beside INPUT" if field else "INPUT"
             raise InputError(f"estimate {method}: {scan} does not say {name}; state it as {sidecar} or with --protocol")

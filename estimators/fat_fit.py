@@ -108,6 +108,13 @@ def fit(
         Of r2star and r2star_fat (1/s).
     """
     turned = demodulated(data, train.times, field)
+    off = {}
+    for name, wanted, echoes in (
+        ("first_phase", first, train.order == 0), ("bipolar_phase", bipolar, train.order % 2 == 1)
+    ):  # fmt: skip
+        if wanted and train.times[~echoes].size > 2:
+            off[name] = _phase_off(turned, train, echoes, rate)
+            turned = np.where(echoes, turned * np.exp(-1j * off[name])[:, None], turned)
     water, fat = projected(turned, train, field=np.zeros(len(data)), rate=rate)
     start: dict[str, np.ndarray | float] = {"fieldmap": 0.0, "r2star": rate, "r2star_fat": rate}
     start |= {"first_phase": 0.0, "bipolar_phase": 0.0}
@@ -148,10 +155,22 @@ def fit(
     else:
         water, fat = (found[a] + 1j * found[b] for a, b in (AMPLITUDES[:2], AMPLITUDES[2:]))
     others = {name: found[name] for name in names if name != "fieldmap"}
+    for name, angle in off.items():
+        others[name] = np.angle(np.exp(1j * (others[name] + angle)))
     freedom = 2 * data.shape[1] - len(found.free)
     return WaterFatFit(
         water, fat, field + found["fieldmap"], others, covariance, names, found.cost, freedom, found.status
     )
+
+
+def _phase_off(turned: np.ndarray, train: Train, echoes: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """By what phase (rad) these echoes are off what the others foretell, (voxel,): where a fit of it starts."""
+    rest = np.flatnonzero(~echoes)
+    water, fat = projected(turned[:, rest], train.take(rest), field=np.zeros(len(turned)), rate=rate)
+    decay = np.exp(-np.multiply.outer(np.nan_to_num(rate), train.times[echoes]))
+    foretold = (water[:, None] + fat[:, None] * train.fat[echoes]) * decay
+    angle = np.angle(np.sum(turned[:, echoes] * foretold.conj(), axis=1))
+    return np.where(np.isfinite(angle), angle, 0.0)
 
 
 def _one_phase(found: solver.Fit, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -134,7 +134,8 @@ def doubts(data: np.ndarray, out: Mapping[str, np.ndarray], noise: Noise) -> np.
         status[strongest < LOW_SNR * np.asarray(noise.sd)] |= np.uint16(Status.LOW_SIGNAL)
         for name, most in IDENTIFIED.items():
             if name in out:
-                status[(out[f"{name}_sd"] > most) & np.isfinite(out[name])] |= np.uint16(Status.NOT_IDENTIFIABLE)
+                # an SD that nothing tells is no small one: three echoes leave no residual, and need sigma
+                status[~(out[f"{name}_sd"] <= most) & np.isfinite(out[name])] |= np.uint16(Status.NOT_IDENTIFIABLE)
     return status
 
 

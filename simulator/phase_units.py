@@ -24,6 +24,8 @@ ARBITRARY = ("arbitrary", "arb", "a.u.")
 ROUNDING = 1e-3
 """Of a turn: what converters' rounding may add to the ends of a range."""
 
+MANY = 32
+"""Numbers from which on a phase that is the same everywhere is none that was measured."""
 REACHES = 0.9
 """A phase wraps: over the voxels of an image it comes near both ends of its range, at least to this part of them. No
 two of the ranges are so near that values could do so in both."""
@@ -91,6 +93,8 @@ def in_radians(
     if known.size == 0:
         return values, None
     low, high = float(known.min()), float(known.max())
+    if low == high and known.size > MANY:
+        raise InputError(f"{where} is {low:g} everywhere: it holds no phase; give the phase (rad) that was measured")
     runs = f"{where} runs from {low:g} to {high:g}"
     slack = 2 * math.pi * ROUNDING
     turn = max(-low, high) <= math.pi + slack or (low >= 0 and high <= 2 * math.pi + slack)
