@@ -58,8 +58,8 @@ def dixon(
     T1_correction: bool = False,
     T1_water: float | np.ndarray | None = None,
     T1_fat: float | np.ndarray | None = None,
-    T1_water_sd: float | np.ndarray = 0.0,
-    T1_fat_sd: float | np.ndarray = 0.0,
+    T1_water_sd: float | np.ndarray | None = None,
+    T1_fat_sd: float | np.ndarray | None = None,
     t2star: bool = False,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, Any]:

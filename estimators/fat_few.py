@@ -101,6 +101,9 @@ def dixon_2pt(
 ) -> dict[str, Any]:
     """PDFF, field, water and fat from two echoes, with `r2star` (1/s) known: a number or a map.
 
+    With echoes in phase and opposed a whole region may as well be exchanged, in a field half a period away: the one
+    nearer to 0 is taken, which is right where the field stays within a quarter of 1/spacing (217 Hz at 1.15 ms).
+
     The standard errors are those of water and fat in a known field; nothing is left to tell the noise by, so that they
     are NaN unless the noise SD is given. Other options as for `dixon`.
     """

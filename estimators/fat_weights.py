@@ -18,8 +18,8 @@ def weights_of(
     wanted: bool,
     T1_water: float | np.ndarray | None,
     T1_fat: float | np.ndarray | None,
-    T1_water_sd: float | np.ndarray,
-    T1_fat_sd: float | np.ndarray,
+    T1_water_sd: float | np.ndarray | None,
+    T1_fat_sd: float | np.ndarray | None,
 ) -> Weights:
     """Relative signal of water and fat at the scan's flip angle and TR; 1 where no correction is wanted.
 
@@ -32,8 +32,9 @@ def weights_of(
     wanted : bool
     T1_water, T1_fat : float or ndarray, (voxel,), optional
         In s; population means of marrow at the field by default.
-    T1_water_sd, T1_fat_sd : float or ndarray
-        What is not known of them (s): it widens the error of the fraction.
+    T1_water_sd, T1_fat_sd : float or ndarray, optional
+        What is not known of them (s): it widens the error of the fraction. By default 0 of a T1 that is given, and of
+        a population mean the SD of an even spread over the range of the population.
 
     Raises
     ------
@@ -56,9 +57,13 @@ def weights_of(
     for name, value in {**given, "T1_water_sd": T1_water_sd, "T1_fat_sd": T1_fat_sd}.items():
         if value is not None and np.asarray(value).dtype.kind not in "fiu":
             raise InputError(f"{method}: {name} is {value!r}; expected seconds, a number or a map")
-    means = tissues.defaults("marrow", float(np.asarray(protocol["field_strength"])))
+    field = float(np.asarray(protocol["field_strength"]))
+    means, ranges = tissues.defaults("marrow", field), tissues.ranges("marrow", field)
     signals, errors = [], []
     for (name, value), sd in zip(given.items(), (T1_water_sd, T1_fat_sd), strict=True):
+        if sd is None:
+            low, high = ranges[name]
+            sd = (high - low) / np.sqrt(12.0) if value is None else 0.0
         T1 = np.atleast_1d(np.asarray(means[name] if value is None else value, dtype=float))
         if (T1 <= 0).any() or (T1 > 20).any():
             raise InputError(f"{method}: {name} reaches {T1.min():g} to {T1.max():g}; expected seconds, above 0, to 20")

@@ -243,8 +243,16 @@ def test_T1_that_is_not_known_widens_the_error():
     data = signal(0.4, 60.0, 10.0).repeat(4, axis=0)
     scan = image(data, flip_angle=1.2, TR=2e-3, B1=1.0)
     means = tissues.defaults("marrow", 3.0)
-    plain = estimators.dixon(scan, sigma=0.01, T1_correction=True)
-    spread = estimators.dixon(scan, sigma=0.01, T1_correction=True, T1_water_sd=0.1 * means["T1_water"])
+    known = {"T1_correction": True, "T1_water_sd": 0.0, "T1_fat_sd": 0.0}
+    plain = estimators.dixon(scan, sigma=0.01, **known)
+    spread = estimators.dixon(scan, sigma=0.01, **known | {"T1_water_sd": 0.1 * means["T1_water"]})
+    # a population mean brings its range along, where nothing is said of its error
+    default = estimators.dixon(scan, sigma=0.01, T1_correction=True)
+    low, high = tissues.ranges("marrow", 3.0)["T1_water"]
+    stated = {"T1_water_sd": (high - low) / np.sqrt(12)}
+    low, high = tissues.ranges("marrow", 3.0)["T1_fat"]
+    stated["T1_fat_sd"] = (high - low) / np.sqrt(12)
+    np.testing.assert_array_equal(default.pdff_sd, estimators.dixon(scan, sigma=0.01, **known | stated).pdff_sd)
     np.testing.assert_array_equal(plain.pdff, spread.pdff)
     p = plain.pdff.values
     added = np.sqrt(spread.pdff_sd.values**2 - plain.pdff_sd.values**2)
