@@ -128,6 +128,26 @@ class WaterFat:
         return self.equation
 
     @property
+    def title(self) -> str:
+        """Of the equation."""
+        return self._equation.title
+
+    @property
+    def latex(self) -> str:
+        """Of the equation."""
+        return self._equation.latex
+
+    @property
+    def assumptions(self) -> str:
+        """Of the equation."""
+        return self._equation.assumptions
+
+    @property
+    def source(self) -> str:
+        """Of the equation."""
+        return self._equation.source
+
+    @property
     def unknowns(self) -> tuple[Quantity, ...]:
         """Of the equation."""
         return self._equation.unknowns

@@ -155,6 +155,8 @@ def _reads(at: Reference, name: str, quantities: Sequence[str]) -> tuple[str, st
         if not own["mean"].size or not np.isfinite(own["truth"][0] + own["limit"][0]):
             continue
         one, show = _row(own), printed(quantity)
+        if show.unit == "Hz":  # a part of an offset means nothing
+            continue
         if show.unit == "%":
             limit, truth = amount(one["limit"], quantity), amount(one["truth"], quantity)
             answer.append(f"{show.label} as {limit} where {truth} is true")
