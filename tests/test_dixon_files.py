@@ -556,3 +556,17 @@ def test_inputs_are_those_that_are_read(truth):
     found = multi_echo.inputs(magnitude, phase)
     assert len(set(found.values())) == 24
     assert multi_echo.inputs(magnitude)["sidecar 2"].name == "sub-01_echo-2_part-mag_MEGRE.json"
+
+
+def test_a_spin_echo_scan_goes_through_the_command_line(tmp_path, capsys):
+    """Its echoes lie along `time`, which the estimators take as well as `echo`."""
+    scan, out = tmp_path / "shifted.nc", tmp_path / "maps.nc"
+    assert cli.run(["simulate", "dixon_spin_echo", "--phantom", "marrow_block", "-o", str(scan)]) == 0
+    assert cli.run(["estimate", "dixon-3pt", str(scan), "-o", str(out)]) == 0, capsys.readouterr().err
+
+
+def test_a_phase_that_is_the_same_everywhere_is_none():
+    with pytest.raises(InputError, match=r"phase\.nii is 0 everywhere: it holds no phase"):
+        phase_units.in_radians(np.zeros((4, 4, 1, 6)), "phase.nii")
+    kept, words = phase_units.in_radians(np.zeros((1, 1, 1, 6)), "phase.nii")  # a voxel may well have none
+    assert words is None and not kept.any()

@@ -468,3 +468,31 @@ def test_rician_data_want_their_likelihood():
     }
     assert bias["gaussian"] < -10.0
     assert abs(bias["rician"]) < 0.4 * abs(bias["gaussian"])
+
+
+# ---- what a phase error of any size, or no residual, leads to
+
+
+@pytest.mark.parametrize("angle", [2.5, np.pi, -2.5])
+def test_a_phase_error_of_any_size_is_found(angle):
+    """Noise-free and within the model: whatever the angle is, the fit starts where the data have it."""
+    pdff = np.linspace(0.05, 0.95, 12)
+    clean = signal(pdff, 60.0, 20.0)
+    for echoes, options in ((slice(0, 1), {"first_echo": "free"}), (slice(1, None, 2), {"bipolar": True})):
+        data = clean.copy()
+        data[:, echoes] *= np.exp(1j * angle)
+        maps = estimators.dixon(image(data), sigma=1e-3, **options)
+        np.testing.assert_allclose(maps.pdff.values.ravel(), pdff, atol=1e-6)
+        found = maps["first_phase" if "first_echo" in options else "bipolar_phase"].values.ravel()
+        # an angle and its turn by 2 pi are one
+        np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * angle), atol=1e-5)
+        assert not (maps.status.values & Status.AT_BOUND).any()
+
+
+def test_an_SD_that_nothing_tells_is_not_identifiable():
+    """Three echoes are six numbers for six unknowns: without sigma no residual is left to tell the noise by."""
+    times = TE[:3]
+    data = signal(np.full(6, 0.3), 40.0, 10.0, times) + noise((6, 3), 50)
+    maps = estimators.dixon(image(data, times))
+    assert np.isnan(maps.pdff_sd).all()
+    assert (maps.status.values & Status.NOT_IDENTIFIABLE).all()
