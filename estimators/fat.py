@@ -129,7 +129,7 @@ def _check_unknowns(train: Train, phases: str, extra: Mapping[str, bool]) -> Non
     model=WaterFat("water_fat_mixed"),
     quantities=QUANTITIES,
     extras=EXTRAS,
-    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045",
+    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23044",
     claims=CLAIMS,
     encoding="echo",
     aliases=ENCODINGS,

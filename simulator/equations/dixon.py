@@ -99,7 +99,7 @@ water_fat_uneven = Equation(
     where=_FREE,
     unknowns=(*AMPLITUDES, fieldmap, r2star, first_phase, bipolar_phase),
     settings=(TE, *SPECTRUM, first, even),
-    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045; bipolar: doi:10.1002/mrm.21583",
+    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23044; bipolar: doi:10.1002/mrm.21583",
     assumptions="A free phase of the first echo leaves its magnitude alone: the likelihood of mixed fitting.",
 )
 
@@ -122,7 +122,7 @@ water_fat_mixed = Equation(
     where=_POLAR,
     unknowns=(S0, pdff, r2star, fieldmap, phase, phase_fat, first_phase),
     settings=(TE, *SPECTRUM, first),
-    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045",
+    source="Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23044",
     assumptions="A phase of its own leaves the first echo's magnitude alone to be fitted.",
 )
 

@@ -68,7 +68,7 @@ def signal(
     Notes
     -----
     The decay and the saturation are the declared equation ``spoiled_gradient_echo``. Sources of the phase errors:
-    Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23045 (first echo); Lu et al., Magn Reson Med
+    Hernando et al., Magn Reson Med 67:638 (2012), doi:10.1002/mrm.23044 (first echo); Lu et al., Magn Reson Med
     60:198 (2008), doi:10.1002/mrm.21583 (bipolar).
     """
     if pool.kind in INVISIBLE:
