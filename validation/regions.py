@@ -1,6 +1,7 @@
 """Read from maps and a label mask: fat fraction and cross-section of muscles, PDFF and T2* of vertebrae.
 
-A label mask holds whole numbers on the voxels of the maps, 0 outside: that of `phantoms.spine.labels`, or any other.
+A label mask holds whole numbers on the voxels of the maps, 0 outside: that of a phantom (`Phantom.labels`), or any
+other. What a region measures comes from its voxels of status 0; how large it is, from all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from ..errors import InputError
 
 PARASPINAL = ("erector_spinae", "multifidus")
 """Muscles behind the spine, as the label map of the spine names them after their side."""
+
+UNITS = {
+    "voxels": "1", "n": "1", "flagged": "1", "volume": "m3", "cross_section": "m2", "pdff": "1", "pdff_sd": "1",
+    "pdff_se": "1", "r2star": "1/s", "r2star_se": "1/s", "t2star": "s", "t2star_se": "s",
+}  # fmt: skip
+"""What is measured of each region."""
 
 
 def names_of(labels: xr.DataArray) -> dict[int, str]:
@@ -31,8 +38,8 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
     Parameters
     ----------
     maps : Dataset
-        ``pdff``, and ``r2star`` (1/s) where there is one, over z, y, x, with attr ``voxel_size`` (m; z, y, x) or
-        regular coordinates.
+        ``pdff``, and ``r2star`` (1/s), ``water`` and ``fat``, and ``status`` where there are such, over z, y, x, with
+        attr ``voxel_size`` (m; z, y, x) or regular coordinates.
     labels : DataArray (z, y, x)
         Whole numbers, 0 outside.
     groups : mapping, optional
@@ -41,14 +48,23 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
     Returns
     -------
     Dataset
-        Over ``region``: ``voxels``, ``volume`` (m3), ``cross_section`` (m2: the mean area in the axial slices that it
-        reaches), ``pdff`` (fat signal over all signal where water and fat are there, else the mean of the voxels),
-        ``r2star`` (median) and ``t2star`` = 1/r2star (s), ``flagged``: share of voxels with a status.
+        Over ``region``: ``voxels``; ``n``, how many of them have status 0 and a PDFF; ``flagged``, the share with
+        another status; ``volume`` (m3), and ``cross_section`` (m2: the mean area in the axial slices that it reaches),
+        of all voxels. Of those with status 0: ``pdff`` (fat signal over all signal where water and fat are there, else
+        the mean of the voxels), its SD over the voxels, and its standard error; ``r2star`` (median) and ``t2star`` =
+        1/r2star (s) with theirs. NaN where no voxel is good, and without an SD where one alone is.
 
     Raises
     ------
     InputError
         Labels that are no whole numbers, or do not lie on the voxels of the maps.
+
+    Notes
+    -----
+    Standard errors come from the spread over the voxels, that of the tissue included, as if they were independent:
+    noise that neighbours share (interpolated images), and tissue that varies over more than a voxel, make them too
+    small. That of a ratio of sums: Cochran, Sampling Techniques (1977), 6.4; of a median, free of its distribution:
+    Price and Bonett, J Stat Comput Simul 68:295 (2001), doi:10.1080/00949650108812071.
     """
     values = labels.values
     if values.dtype.kind not in "biu" and not np.array_equal(values, np.round(values)):
@@ -63,33 +79,76 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
         found = [number for number, name in names.items() if any(name == e or name.endswith("_" + e) for e in ends)]
         if found:
             members[group] = np.array(found)
-    size = _voxel_size(maps)
-    rows = [_measured(maps, np.isin(values, numbers), size) for numbers in members.values()]
-    units = {"voxels": "1", "volume": "m3", "cross_section": "m2", "pdff": "1", "r2star": "1/s", "t2star": "s",
-             "flagged": "1"}  # fmt: skip
+    size, axial = _voxel_size(maps), _axial(maps)
+    rows = []
+    for numbers in members.values():
+        inside = np.isin(values, numbers)
+        rows.append(_extent(inside, size, axial) | _measured(maps, inside))
     return xr.Dataset(
-        {name: ("region", np.array([row[name] for row in rows]), {"units": unit}) for name, unit in units.items()},
+        {name: ("region", np.array([row[name] for row in rows]), {"units": unit}) for name, unit in UNITS.items()},
         coords={"region": list(members)},
     )
 
 
-def _measured(maps: xr.Dataset, inside: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    slices = inside.any(axis=(1, 2)).sum()
-    fraction = maps["pdff"].values[inside]
-    if {"water", "fat"} <= set(maps.data_vars):
-        water, fat = (maps[name].values[inside] for name in ("water", "fat"))
-        pdff = float(np.nansum(fat) / (np.nansum(fat) + np.nansum(water)))
-    else:
-        pdff = float(np.nanmean(fraction)) if np.isfinite(fraction).any() else np.nan
-    rates = maps["r2star"].values[inside] if "r2star" in maps else np.array([np.nan])
-    rate = float(np.nanmedian(rates)) if np.isfinite(rates).any() else np.nan
-    flagged = float((maps["status"].values[inside] != 0).mean()) if "status" in maps else 0.0
+def _extent(inside: np.ndarray, size: np.ndarray, axial: int) -> dict[str, float]:
+    """Volume, and mean area in the slices across the axis `axial`."""
     count = int(inside.sum())
+    slices = int(inside.any(axis=tuple(axis for axis in range(3) if axis != axial)).sum())
+    area = float(np.prod(np.delete(size, axial)))
+    return {"voxels": count, "volume": count * float(np.prod(size)), "cross_section": count * area / max(slices, 1)}
+
+
+def _measured(maps: xr.Dataset, inside: np.ndarray) -> dict[str, float]:
+    """PDFF and R2* of the voxels whose status is 0."""
+    good = inside & np.isfinite(maps["pdff"].values)
+    flagged = 0.0
+    if "status" in maps:
+        flagged = float((maps["status"].values[inside] != 0).mean())
+        good &= maps["status"].values == 0
+    fraction = maps["pdff"].values[good]
+    n = fraction.size
+    spread = float(fraction.std(ddof=1)) if n > 1 else np.nan
+    pdff, pdff_se = (float(fraction.mean()) if n else np.nan), spread / np.sqrt(max(n, 1))
+    if {"water", "fat"} <= set(maps.data_vars) and n:
+        fat = maps["fat"].values[good]
+        whole = fat + maps["water"].values[good]
+        pdff = float(fat.sum() / whole.sum())
+        rest = fat - pdff * whole
+        pdff_se = float(np.sqrt(n / (n - 1) * np.sum(rest**2)) / abs(whole.sum())) if n > 1 else np.nan
+    rates = maps["r2star"].values[good] if "r2star" in maps else np.empty(0)
+    rate, rate_se = median_of(rates[np.isfinite(rates)])
+    positive = rate > 0
     return {
-        "voxels": count, "volume": count * float(np.prod(size)),
-        "cross_section": count * float(size[1] * size[2]) / max(int(slices), 1), "pdff": pdff, "r2star": rate,
-        "t2star": 1 / rate if rate > 0 else np.nan, "flagged": flagged,
+        "n": n, "flagged": flagged, "pdff": pdff, "pdff_sd": spread, "pdff_se": pdff_se, "r2star": rate,
+        "r2star_se": rate_se, "t2star": 1 / rate if positive else np.nan,
+        "t2star_se": rate_se / rate**2 if positive else np.nan,
     }  # fmt: skip
+
+
+def median_of(values: np.ndarray) -> tuple[float, float]:
+    """Median and its standard error: the width of an interval between two order statistics that holds it, over 2 z.
+
+    The interval reaches about two standard errors to either side; z is the normal quantile of the probability that it
+    really has, by the sign test. NaN of a single value.
+    """
+    from scipy.stats import binom, norm
+
+    n = values.size
+    if n < 2:
+        return (float(values[0]), np.nan) if n else (np.nan, np.nan)
+    low = max(1, int(np.round((n + 1) / 2 - np.sqrt(n))))  # the order statistic, counted from 1
+    z = float(norm.isf(binom.cdf(low - 1, n, 0.5)))
+    ordered = np.sort(values)
+    return float(np.median(values)), float(ordered[n - low] - ordered[low - 1]) / (2 * z)
+
+
+def _axial(maps: xr.Dataset) -> int:
+    """The axis (of z, y, x) that runs nearest to head to foot: the first one where nothing tells."""
+    if "affine" not in maps.attrs:
+        return 0
+    along = np.reshape(np.asarray(maps.attrs["affine"], float), (4, 4))[:3, :3]
+    upward = np.abs(along[2]) / np.linalg.norm(along, axis=0)  # of the axes x, y, z of the voxels
+    return 2 - int(np.argmax(upward))
 
 
 def _voxel_size(maps: xr.Dataset) -> np.ndarray:
