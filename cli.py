@@ -35,6 +35,7 @@ Settings = Annotated[
 ]
 # What can go wrong with a scanner and is told in a word or a number.
 SCANNER_FAULTS = ("concomitant", "odd_even_phase", "delays")
+MAP_SUFFIXES = (".nii", ".gz", ".nc")
 # Numbers come as text and are read by `_number`: its error names the option, the value and what would be right.
 Number = str
 
@@ -186,7 +187,9 @@ def estimate(
     ] = None,
     mask: Annotated[Path | None, typer.Option(metavar="M", help="Voxels to fit; an integer map has labels.")] = None,
     bval: Annotated[Path | None, typer.Option(metavar="F", help="b-values (s/mm2), where not beside INPUT.")] = None,
-    sigma: Annotated[Number | None, typer.Option(metavar="S", help="Noise SD, where it is known.")] = None,
+    sigma: Annotated[
+        Number | None, typer.Option(metavar="S", help="Noise SD, where it is known: a number, or a map (NIfTI or .nc).")
+    ] = None,
     conjugate: Annotated[
         bool, typer.Option("--conjugate", help="The scanner's phase turns the other way: fat at positive frequency.")
     ] = False,
@@ -212,7 +215,8 @@ def estimate(
     if scan is None:
         beside = "a .bval" if encoding == "b" else "a JSON sidecar"
         raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it")
-    noise_sd = _number("--sigma", sigma)
+    noise_map = Path(sigma) if sigma is not None and Path(sigma).suffix.lower() in MAP_SUFFIXES else None
+    noise_sd: Any = None if noise_map is not None else _number("--sigma", sigma, "or a map (.nii, .nii.gz or .nc)")
 
     from . import simulator
     from .simulator import files, maps, multi_echo, nifti
@@ -242,7 +246,9 @@ def estimate(
         options["pdff"] = nifti.read_map(second, series, "PDFF map")
     labels = None
     if mask is not None:
-        labels = maps.as_labels(nifti.read_map(mask, series, "mask"), f"mask {mask}")
+        labels = maps.read_labels(mask, series, "mask")
+    if noise_map is not None:
+        noise_sd = maps.read_noise(noise_map, series, labels)
     target = out or Path(chosen.name)
     with maps.writing_estimate(target) as place, _progress(f"estimate {method}") as progress:
         report: dict[str, Any] = {"progress": progress} if _takes(chosen, "progress") else {}
@@ -251,7 +257,7 @@ def estimate(
         if "reading" in series.attrs:
             found.attrs["reading"] = series.attrs["reading"]
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
-        inputs: dict[str, Path | None] = {"scan": scan, "second": second, "mask": mask}
+        inputs: dict[str, Path | None] = {"scan": scan, "second": second, "mask": mask, "sigma": noise_map}
         if is_nifti and echoes:
             inputs |= multi_echo.inputs(scan, second)
         elif is_nifti:
@@ -260,7 +266,8 @@ def estimate(
         if protocol is not None:
             inputs["protocol"] = _if_there(Path(protocol))
         template = nifti.geometry(scan) if is_nifti else None
-        maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series))
+        regions = None if labels is None else _regions(found, labels)
+        maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series), regions)
     print(f"wrote {target}")
 
 
@@ -314,6 +321,17 @@ def _methods() -> list[str]:
 
     installed = {entry.name for entry in entry_points(group=estimators.ENTRY_POINTS)}
     return [*estimators.registry, *sorted(installed - set(estimators.registry))]
+
+
+def _regions(found: Any, labels: Any) -> Any:
+    """What a water-fat estimate says of each labelled region; None of others, and where no voxel size is known."""
+    if "pdff" not in found or set(found["pdff"].dims) != {"z", "y", "x"}:
+        return None
+    from .validation import regions
+
+    with contextlib.suppress(InputError):  # the scan does not tell how large its voxels are
+        return regions.by_label(found, labels, {"paraspinal": regions.PARASPINAL})
+    return None
 
 
 def _parse(settings: Sequence[str] | None, names: Sequence[str], where: str) -> dict[str, Any]:
@@ -376,13 +394,13 @@ def _value(text: str) -> Any:
     return text
 
 
-def _number(option: str, text: str | None) -> float | None:
+def _number(option: str, text: str | None, or_else: str = "") -> float | None:
     """Return the positive number of an option; None where it was not given."""
     if text is None:
         return None
     value = _value(text)
-    if isinstance(value, str | bool) or not 0 < value < float("inf"):
-        raise InputError(f"{option} is {text}; it must be a positive number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise InputError(f"{option} is {text}; it must be a positive number{', ' * bool(or_else)}{or_else}")
     return float(value)
 
 
