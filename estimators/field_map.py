@@ -26,9 +26,10 @@ ROOM = 5  # minima kept of each voxel
 CAP = 30.0  # a minimum this much worse (in -log likelihood) than the best is not considered: 7.7 sigma
 STEP_COST, STEP = 9.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-9)
 LOOSE = 0.11  # of the cost of steps: a choice that changes where neighbours bind so much less is called ambiguous
-SURE = 18.0  # half of 6 sigma squared
-CHANCE = 4.0 * np.sqrt(2.0)  # four SD of what noise adds to a voxel's misfit: where water is swapped for fat of one
-# peak, both fit alike, and two chi-square variables of two degrees of freedom differ by this SD (in half squares)
+PLAUSIBLE = 300.0  # Hz; larger steps are not expected: bone, air and metal make 200 Hz at 3 T, slopes and noise add
+CERTAIN = 4.5  # SD: a swap that is called sure is rarer than this one-sided tail, 3e-6, at any distance of hypotheses
+UNIFORM = 4.0  # SD by which the misfit of a sheet of one composition may exceed what noise makes it
+SURE = 18.0  # half of 6 sigma squared; of a voxel at a step that a swap would only move
 CLOSER = 2.5e-4  # 1/Hz; what a field farther from 0 costs a voxel: decides where data and neighbours do not
 AGAINST = 6.0  # a choice that its own data speak against this much is called ambiguous, whatever the neighbours say
 CLOSE = 1  # times that voxels among ambiguous ones become ambiguous themselves
@@ -142,7 +143,7 @@ def solve(
     spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
     expected = 2 * len(times)
     bright = power > spread * (expected + BRIGHT * np.sqrt(2 * expected))
-    chosen = _choose(found, spread, _Graph.of(inside, bright, voxel_size, tables.period))
+    chosen = _choose(found, values, tables, spread, _Graph.of(inside, bright, voxel_size, tables.period))
     ambiguous = np.zeros(mask.shape, bool)
     ambiguous[inside] = chosen.ambiguous
     for image, part in zip(images, (chosen.field, chosen.r2star, chosen.alternative, chosen.evidence), strict=True):
@@ -290,7 +291,7 @@ class _Choice:
     ambiguous: np.ndarray
 
 
-def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
+def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndarray, graph: _Graph) -> _Choice:
     """One minimum a voxel, and how sure it is."""
     n_voxel = len(spread)
     rows = np.arange(n_voxel)
@@ -306,18 +307,26 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     del leaning
     others = misfit.copy()
     others[rows, label] = np.inf
-    second = others.argmin(axis=1)
+    second = others.argmin(axis=1).astype(np.int8)
     with np.errstate(invalid="ignore"):
         gain = (others[rows, second] - misfit[rows, label]).astype(float)
     alone = ~np.isfinite(gain)
     mine = field[rows, label].astype(float)
     other = np.where(alone, np.nan, field[rows, second].astype(float))
-    sheet, evidence, sure = np.zeros(n_voxel, np.int64), np.zeros(n_voxel), np.zeros(n_voxel, bool)
+    sheet, size = np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64)
+    evidence, sure = np.zeros(n_voxel), np.zeros(n_voxel, bool)
     loops = _compiled("field_sheets.py")
+    loops.sheets(mine, other, gain, graph.beside, graph.step, graph.period, sheet, evidence, size)
+    needed = _needed(size)
+    tied = label == loose
+    exchanged = _weighed(found, values, tables, spread, graph, (label, second), sheet, size, evidence, needed)
+    swap = exchanged[sheet]
+    label[swap], second[swap] = second[swap], label[swap]
+    mine[swap], other[swap], gain[swap] = other[swap], mine[swap], -gain[swap]
     bonds = (graph.beside, graph.cost, graph.step, graph.period)
-    loops.sheets(mine, other, gain, *bonds, SURE, CHANCE, sheet, evidence, sure)
+    loops.settled(mine, other, *bonds, PLAUSIBLE, sheet, evidence, needed, sure)
     loops.borders(mine, other, gain, *bonds, SURE, sure)
-    sure &= (label == loose) & (evidence >= -AGAINST)
+    sure &= tied & (evidence >= -AGAINST)
     for _ in range(CLOSE):
         closed = np.zeros(n_voxel, bool)
         loops.close(sheet, graph.beside, sure, closed)
@@ -327,6 +336,71 @@ def _choose(found: _Minima, spread: np.ndarray, graph: _Graph) -> _Choice:
     loops.unwrap(mine, graph.beside, graph.period, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64))
     evidence = np.where(alone, np.inf, 2 * evidence)
     return _Choice(mine, r2star, other, evidence, unsure)
+
+
+def _needed(size: np.ndarray) -> np.ndarray:
+    """Evidence, in half squares of sigma, that makes a sheet of so many voxels sure.
+
+    The evidence of hypotheses at a distance d (in sigma, summed over n voxels) has mean d^2 and variance 4 d^2 + 8 n at
+    most: where water is swapped for fat of one peak, d is 0, both fit alike, and for each voxel two chi-square
+    variables of two degrees of freedom differ. The tail below -T is fattest at d^2 = T - 4 n, or at 0; it is that of
+    `CERTAIN` standard deviations where T is this.
+    """
+    square = CERTAIN**2
+    return np.where(size < square / 2, square / 2 + size, CERTAIN * np.sqrt(2.0 * size))
+
+
+def _weighed(
+    found: _Minima,
+    values: np.ndarray,
+    tables: _Tables,
+    spread: np.ndarray,
+    graph: _Graph,
+    labels: tuple[np.ndarray, np.ndarray],
+    sheet: np.ndarray,
+    size: np.ndarray,
+    evidence: np.ndarray,
+    needed: np.ndarray,
+) -> np.ndarray:
+    """Weigh again, as of one composition each, the sheets whose voxels do not decide; those to be swapped (voxel,).
+
+    Where one composition explains a sheet under either field, `evidence` and `needed` become those of one voxel with
+    all the sheet's signal.
+    """
+    asked = (size > 1) & (evidence < needed)
+    exchanged = np.zeros(len(sheet), bool)
+    if not asked.any():
+        return exchanged
+    voxels = np.flatnonzero(asked[sheet])
+    voxels = voxels[np.argsort(sheet[voxels], kind="stable")]
+    begin = np.flatnonzero(np.diff(sheet[voxels], prepend=-1))
+    first = sheet[voxels[begin]]
+    weight = 1.0 / spread[voxels]
+    field, left = (np.stack([a[voxels, k[voxels]] for k in labels]).astype(float) for a in (found.field, found.residual))
+    part = np.ascontiguousarray(values[voxels], complex)
+    explained = np.zeros((2, len(first)))
+    shared = _compiled("field_evidence.py").shared
+    common = len(tables.sums) > 0
+    edges = np.append(begin, len(voxels))
+
+    def work(a: int, b: int) -> None:
+        shared(part, field, weight, edges, tables.times, tables.fat, tables.rates, common, a, b, explained)
+
+    threads.each_block(len(first), work, 64)
+    power = np.add.reduceat((part.real**2 + part.imag**2).sum(axis=1) * weight, begin)
+    more = power - explained - np.add.reduceat(left * weight, begin, axis=1)  # misfit of one composition over many
+    freedom = ((1 if common else 2) + (len(tables.rates) > 1)) * (size[first] - 1)
+    one = (more < freedom + UNIFORM * np.sqrt(2.0 * freedom)).all(axis=0)
+    asked[first[~one]] = False
+    first, explained = first[one], explained[:, one]
+    evidence[first] = (explained[0] - explained[1]) / 2
+    needed[first] = _needed(np.ones(len(first)))
+    rim, fields = np.zeros(len(sheet)), [found.field[np.arange(len(sheet)), k].astype(float) for k in labels]
+    _compiled("field_sheets.py").rims(*fields, graph.beside, graph.cost, graph.step, graph.period, sheet, asked, rim)
+    closer = np.bincount(sheet, CLOSER * (np.abs(fields[1]) - np.abs(fields[0])), len(sheet))
+    exchanged[first] = evidence[first] + rim[first] + closer[first] < 0
+    evidence[exchanged] *= -1
+    return exchanged
 
 
 def _settled(field: np.ndarray, misfit: np.ndarray, count: np.ndarray, graph: _Graph, cost: np.ndarray) -> np.ndarray:

@@ -31,12 +31,11 @@ def _root(parent, v):
 
 
 @njit(
-    types.void(_F1, _F1, _F1, _I2, _D1, _D1, types.float64, types.float64, types.float64, _I1, _F1,
-               _B1),
+    types.void(_F1, _F1, _F1, _I2, _D1, types.float64, _I1, _F1, _I1),
     nogil=True, cache=True, **_options,
 )  # fmt: skip
-def sheets(field, other, gain, beside, cost, reach, span, needed, chance, sheet, evidence, sure):
-    """Regions that can be swapped as a whole, and which of them are sure.
+def sheets(field, other, gain, beside, reach, span, sheet, evidence, size):
+    """Regions that can be swapped as a whole.
 
     Parameters
     ----------
@@ -44,19 +43,17 @@ def sheets(field, other, gain, beside, cost, reach, span, needed, chance, sheet,
         Chosen and second-best field, Hz; `other` NaN where there is none.
     gain : (voxel,)
         Misfit of the second best less that of the chosen.
-    beside, cost, reach, span
+    beside, reach, span
         As in `field_labels.settle`.
-    needed, chance : float
-        What a sheet's evidence, with what steps at its rim towards sure voxels would cost after a swap, has to reach:
-        `needed`, and `chance` times the root of its number of voxels, which is what noise alone brings about.
-    sheet, evidence, sure : (voxel,)
-        Results: number of the voxel's sheet (that of its first voxel), sum of `gain` over the sheet, whether sure.
+    sheet, evidence, size : (voxel,)
+        Results: number of the voxel's sheet (that of its first voxel); at that voxel, the sum of `gain` over the sheet
+        and its number of voxels, 0 of voxels without an alternative.
     """
     n_voxel = field.shape[0]
-    rim, size = np.zeros(n_voxel), np.zeros(n_voxel)
     for v in range(n_voxel):
         sheet[v] = v
         evidence[v] = 0.0
+        size[v] = 0
     for v in range(n_voxel):
         for axis in range(3):
             u = beside[v, 2 * axis + 1]
@@ -66,26 +63,77 @@ def sheets(field, other, gain, beside, cost, reach, span, needed, chance, sheet,
                     sheet[max(a, b)] = min(a, b)
     for v in range(n_voxel):
         sheet[v] = _root(sheet, v)
-        sure[v] = np.isnan(other[v])
-        if not sure[v]:
+        if not np.isnan(other[v]):
             evidence[sheet[v]] += gain[v]
-            size[sheet[v]] += 1.0
+            size[sheet[v]] += 1
+
+
+@njit(types.void(_F1, _F1, _I2, _D1, _D1, types.float64, _I1, _B1, _F1), nogil=True, cache=True, **_options)
+def rims(field, other, beside, cost, reach, span, sheet, asked, rim):
+    """What a swap of each sheet that is `asked` for would cost at its rim, at its first voxel in `rim`."""
+    rim[:] = 0.0
+    for v in range(field.shape[0]):
+        s = sheet[v]
+        if asked[s]:
+            for e in range(6):
+                u = beside[v, e]
+                if u >= 0 and sheet[u] != s:
+                    after = min(gap(other[v], field[u], span) / reach[e // 2], 1.0)
+                    now = min(gap(field[v], field[u], span) / reach[e // 2], 1.0)
+                    rim[s] += cost[e // 2] * (after - now)
+
+
+@njit(
+    types.void(_F1, _F1, _I2, _D1, _D1, types.float64, types.float64, _I1, _F1, _F1, _B1),
+    nogil=True, cache=True, **_options,
+)  # fmt: skip
+def settled(field, other, beside, cost, reach, span, plausible, sheet, evidence, needed, sure):
+    """Which sheets are sure: by their own evidence, or with what a swap would cost at the rim towards sure ones.
+
+    A step of the field is a surface: it lies on one side of a sheet, whatever its length, and is then no better
+    evidence than one pair's. What the rim says against a swap counts where the swap would make a step larger than
+    `plausible`, or where it would make one on either side along an axis, which no single surface does.
+
+    Parameters
+    ----------
+    field, other, beside, cost, reach, span, sheet
+        As in `sheets`.
+    plausible : float
+        Hz.
+    evidence, needed : (voxel,)
+        Of the sheet, at its first voxel; `evidence` is given to all its voxels.
+    sure : (voxel,)
+        Result.
+    """
+    n_voxel = field.shape[0]
+    rim, side = np.zeros(n_voxel), np.zeros((n_voxel, 6))
+    for v in range(n_voxel):
+        sure[v] = np.isnan(other[sheet[v]]) or evidence[sheet[v]] >= needed[sheet[v]]
     more = True
     while more:  # certainty spreads from sheets that are sure by themselves; those that are not lend each other none
         more = False
         rim[:] = 0.0
+        side[:] = 0.0
         for v in range(n_voxel):
-            if not sure[sheet[v]]:
+            s = sheet[v]
+            if not sure[s]:
                 for e in range(6):
                     u = beside[v, e]
                     if u >= 0 and sure[sheet[u]]:
-                        after = min(gap(other[v], field[u], span) / reach[e // 2], 1.0)
+                        after = gap(other[v], field[u], span)
                         now = min(gap(field[v], field[u], span) / reach[e // 2], 1.0)
-                        rim[sheet[v]] += cost[e // 2] * (after - now)
+                        more_cost = cost[e // 2] * (min(after / reach[e // 2], 1.0) - now)
+                        if more_cost < 0.0 or after > plausible:
+                            rim[s] += more_cost
+                        else:
+                            side[s, e] += more_cost
         for v in range(n_voxel):
-            enough = max(needed, chance * np.sqrt(size[v]))
-            if sheet[v] == v and not sure[v] and evidence[v] + rim[v] >= enough:
-                sure[v] = more = True
+            if sheet[v] == v and not sure[v]:
+                both = 0.0
+                for axis in range(3):
+                    both += 2.0 * min(side[v, 2 * axis], side[v, 2 * axis + 1])
+                if evidence[v] + rim[v] + both >= needed[v]:
+                    sure[v] = more = True
     for v in range(n_voxel):
         evidence[v], sure[v] = evidence[sheet[v]], sure[sheet[v]]
 
