@@ -96,6 +96,8 @@ def write(phantom: Phantom, folder: str | os.PathLike[str], field_map: np.ndarra
                 _save(values.values.astype(np.float32)[None], phantom, place / file, flat=True)
                 truth[str(name)] = {"file": file, "unit": values.attrs["units"], "meaning": values.attrs["long_name"]}
         _dump(_sidecar(phantom, described, truth), place / "truth.json")
+        if phantom.labels is not None:
+            write_labels(phantom.labels, place / "labels.nii.gz")
     return folder
 
 
@@ -216,12 +218,13 @@ def _dump(content: Mapping[str, Any], path: Path) -> None:
 
 
 def write_labels(labels: xr.DataArray, path: str | os.PathLike[str]) -> Path:
-    """Write a label map, as that of ``spine.labels``, as a mask that ``bonemri estimate --mask`` takes.
+    """Write a label map, as `Phantom.labels`, as a mask that ``bonemri estimate --mask`` takes.
 
     Parameters
     ----------
     labels : DataArray (z, y, x)
-        Whole numbers, 0 outside, with coordinates (m) and perhaps the CF attributes that name them.
+        Whole numbers, 0 outside, with the attribute ``affine`` (voxel index to mm) or coordinates (m), and perhaps the
+        CF attributes that name them.
     path : path
         A name that ends in ``.nii.gz`` or ``.nii``; the names of the labels go into a ``.json`` beside it.
 
@@ -236,12 +239,15 @@ def write_labels(labels: xr.DataArray, path: str | os.PathLike[str]) -> Path:
     values = labels.transpose(*SPACE).values
     if values.dtype.kind not in "iu":
         raise InputError(f"{path}: labels hold {values.dtype}; whole numbers are expected, 0 outside")
-    if not all(dim in labels.coords and labels.sizes[dim] > 1 for dim in SPACE):
-        raise InputError(f"{path}: labels do not say where their voxels lie; give coordinates z, y, x (m)")
     affine = np.eye(4)
-    for axis, dim in enumerate(reversed(SPACE)):
-        at = labels[dim].values * 1e3
-        affine[axis, axis], affine[axis, 3] = at[1] - at[0], at[0]
+    if "affine" in labels.attrs:
+        affine = np.reshape(np.asarray(labels.attrs["affine"], float), (4, 4))
+    elif not all(dim in labels.coords and labels.sizes[dim] > 1 for dim in SPACE):
+        raise InputError(f"{path}: labels do not say where their voxels lie; give coordinates z, y, x (m)")
+    else:
+        for axis, dim in enumerate(reversed(SPACE)):
+            at = labels[dim].values * 1e3
+            affine[axis, axis], affine[axis, 3] = at[1] - at[0], at[0]
     hidden = path.with_name(f".{os.getpid()}-{path.name}")  # the suffix tells what is written
     images.write_map(values, hidden, affine=affine)
     os.replace(hidden, path)

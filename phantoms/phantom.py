@@ -17,7 +17,8 @@ import xarray as xr
 
 from ..errors import InputError
 from ..simulator import files, tissues
-from . import inputs
+from . import inputs, regridding
+from . import labels as label_maps
 from . import truth as measurands
 from .pools import SPACE, Pool, check, lay
 
@@ -41,19 +42,23 @@ class Phantom:
         What the scanner sees.
     truth : Dataset
         What is true, a pure function of the pools.
+    labels : DataArray (z, y, x), or None
+        Its structures as whole numbers, 0 outside, with names in the CF attributes ``flag_values`` and
+        ``flag_meanings``: what a reader would draw as regions.
 
     Raises
     ------
     InputError
-        The pools break their schema or a conservation law.
+        The pools break their schema or a conservation law; labels that do not lie on the pools.
     """
 
-    def __init__(self, pools: xr.Dataset, where: str = "phantom") -> None:
+    def __init__(self, pools: xr.Dataset, where: str = "phantom", labels: xr.DataArray | None = None) -> None:
         for name in _ATTRS:
             if name not in pools.attrs:
                 raise InputError(f"{where}: the pools lack the attribute {name!r}")
         check(pools, where)
         self.pools = pools
+        self.labels = None if labels is None else label_maps.checked(labels, pools, where)
 
     @classmethod
     def build(
@@ -68,6 +73,7 @@ class Phantom:
         parameters: Mapping[str, Any] | None = None,
         measured: Mapping[str, float] | None = None,
         endless: bool = False,
+        labels: tuple[np.ndarray, Mapping[int, str]] | None = None,
     ) -> Phantom:
         """Assemble a phantom on a centred grid of cubic voxels from its pools.
 
@@ -87,6 +93,8 @@ class Phantom:
             Morphometry measured on the finished phantom, kept as attributes.
         endless : bool
             The slices are cuts of a thing that goes on along z, such as a shaft: its field is that of all of it.
+        labels : (ndarray (z, y, x), mapping), optional
+            Whole numbers, 0 outside, and the name of each.
         """
         shape = pools[0].density.shape
         coords = {dim: (np.arange(n) - (n - 1) / 2) * resolution for dim, n in zip(SPACE, shape, strict=True)}
@@ -104,7 +112,7 @@ class Phantom:
             "endless": int(endless),
             **{key: float(value) for key, value in (measured or {}).items()},
         }
-        return cls(dataset, name)
+        return cls(dataset, name, None if labels is None else label_maps.label_map(*labels, dataset))
 
     def coarsen(self, factor: int | Sequence[int]) -> Phantom:
         """The phantom in voxels `factor` times as large: densities and volumes averaged exactly.
@@ -130,43 +138,36 @@ class Phantom:
         if len(steps) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in steps):
             expected = "should be a whole number from 1 up, or three (z, y, x)"
             raise InputError(f"{self.name}: factor is {factor!r}, {expected}")
-        pools = self.pools
-        count = tuple(math.ceil(pools.sizes[dim] / n) for dim, n in zip(SPACE, steps, strict=True))
+        count = [self.pools.sizes[dim] for dim in SPACE]
+        lines = [regridding.Line.of(0.0, n, math.ceil(size / n), size) for size, n in zip(count, steps, strict=True)]
+        pools, labels = regridding.regridded(self, lines)
+        return Phantom(pools, self.name, labels)
 
-        def blocks(values: np.ndarray) -> np.ndarray:
-            padding = [(0, c * n - size) for c, n, size in zip(count, steps, values.shape, strict=True)]
-            filled = np.pad(values, padding) if any(after for _, after in padding) else values
-            return filled.reshape(count[0], steps[0], count[1], steps[1], count[2], steps[2])
+    def on(self, scan: xr.DataArray | xr.Dataset) -> Phantom:
+        """The phantom in the voxels of a scan, or of maps: the truth that its image can be held against.
 
-        variables: dict[str, Any] = {}
-        for name, variable in pools.data_vars.items():
-            if name in ("density", "volume_fraction"):
-                mean = np.stack([blocks(row).mean(axis=(1, 3, 5)) for row in variable.values])
-                variables[str(name)] = (variable.dims, mean, variable.attrs)
-            elif variable.dims == ("pool", *SPACE):
-                rows = []
-                names, densities = pools["pool"].values, pools["density"].values
-                for pool, row, density in zip(names, variable.values, densities, strict=True):
-                    present, values = blocks(density) > 0, blocks(row)
-                    low = np.where(present, values, np.inf).min(axis=(1, 3, 5))
-                    high = np.where(present, values, -np.inf).max(axis=(1, 3, 5))
-                    if (high > low).any():
-                        raise InputError(f"{self.name}: {name} of pool {pool} varies inside a coarse voxel, and is "
-                                         "never averaged; split the pool into pools of one value each")
-                    rows.append(np.where(np.isfinite(high), high, blocks(row)[:, 0, :, 0, :, 0]))
-                variables[str(name)] = (variable.dims, np.stack(rows), variable.attrs)
-            else:
-                variables[str(name)] = variable
-        coarse = xr.Dataset(variables, {name: pools[name] for name in ("pool", "pool_to", "kind")})
-        affine = np.reshape(pools.attrs["affine"], (4, 4)) @ np.diag([*steps[::-1], 1.0])
-        affine[:3, 3] += np.reshape(pools.attrs["affine"], (4, 4))[:3, :3] @ ((np.array(steps[::-1]) - 1) / 2)
-        for dim, n, size in zip(SPACE, steps, pools.attrs["voxel_size"], strict=True):
-            first = pools[dim].values[0] + (n - 1) / 2 * size
-            positions = first + np.arange(coarse.sizes[dim]) * n * size
-            coarse = coarse.assign_coords({dim: (dim, positions, pools[dim].attrs)})
-        coarse.attrs = {**pools.attrs, "affine": affine.ravel(),
-                        "voxel_size": np.asarray(pools.attrs["voxel_size"]) * np.array(steps)}
-        return Phantom(coarse, self.name)
+        The rung ``scan`` gives images on the grid of their readout. A voxel of the phantom found here holds what lies
+        within its box, averaged exactly where the grids nest; elsewhere a voxel of this phantom is taken as even
+        within. An image knows no boxes: at edges it rings, and shows the blur of its readout.
+
+        Parameters
+        ----------
+        scan : DataArray or Dataset
+            With dims z, y, x and the attribute ``affine`` (voxel index to mm), along the axes of the phantom.
+
+        Returns
+        -------
+        Phantom
+            With labels where this one has some: each new voxel gets the label that fills most of it.
+
+        Raises
+        ------
+        InputError
+            A scan that does not say where it lies, is oblique or lies beside the phantom; a property that varies
+            inside a new voxel.
+        """
+        pools, labels = regridding.regridded(self, regridding.lines_of(self, scan))
+        return Phantom(pools, self.name, labels)
 
     def chi(self, outside: float | None = None) -> np.ndarray:
         """Volume susceptibility (ppm, SI) of each voxel (z, y, x), averaged over its pools.
@@ -240,7 +241,9 @@ class Phantom:
         return f"<Phantom {self.name}: {grid}; pools {names}>"
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> Path:
-        """Write the groups ``truth`` and ``pools`` into one NetCDF file, beside and renamed.
+        """Write the groups ``truth`` and ``pools``, and ``labels`` where there are some, into one NetCDF file.
+
+        It is written beside and renamed.
 
         Raises
         ------
@@ -251,6 +254,8 @@ class Phantom:
         with files.writing(path) as beside:
             self.pools.to_netcdf(beside, mode="w", group="pools", engine="h5netcdf")
             self.truth.to_netcdf(beside, mode="a", group="truth", engine="h5netcdf")
+            if self.labels is not None:
+                self.labels.to_dataset(name="label").to_netcdf(beside, mode="a", group="labels", engine="h5netcdf")
         return path
 
     @classmethod
@@ -265,7 +270,8 @@ class Phantom:
         """
         path = files.existing_file(path, "a phantom (NetCDF with the groups pools and truth)")
         pools, stored = (_group(path, group) for group in ("pools", "truth"))
-        phantom = cls(pools, str(path))
+        labels = _group(path, "labels")["label"] if _has_group(path, "labels") else None
+        phantom = cls(pools, str(path), labels)
         for name, expected in phantom.truth.data_vars.items():
             if name not in stored:
                 raise InputError(f"{path}: the truth lacks the map {str(name)!r} ({expected.attrs['units']})")
@@ -321,6 +327,13 @@ def sourced(make: Callable[..., Phantom]) -> Callable[..., Phantom]:
 def _record(entry: tissues.Entry) -> dict[str, Any]:
     names = ("name", "value", "low", "high", "unit", "source", "unverified", "field", "condition", "note")
     return {name: getattr(entry, name) for name in names if getattr(entry, name) not in (None, "")}
+
+
+def _has_group(path: Path, group: str) -> bool:
+    import h5netcdf
+
+    with h5netcdf.File(path, "r") as file:
+        return group in file.groups
 
 
 def _group(path: Path, group: str) -> xr.Dataset:

@@ -11,6 +11,7 @@ import xarray as xr
 from ..errors import InputError
 from ..simulator import tissues
 from . import geometry, inputs, lumbar, patterns, recipes
+from .labels import label_map
 from .phantom import MOST_VOXELS, Phantom, sourced
 from .pools import SPACE, Pool, merged
 from .vertebra import WAVES, anatomy, wishes
@@ -71,6 +72,7 @@ def spine(
     Returns
     -------
     Phantom
+        With labels: vertebrae, discs, thecal sac, and muscles by side; fat and background are 0.
 
     Raises
     ------
@@ -111,14 +113,15 @@ def spine(
                 **{f"{name}_volume": float(filled[name].sum() * resolution**3)
                    for name in ("cortical", "muscle", "csf", "nucleus", "annulus")}}
     return Phantom.build(merged(pools), name=where, resolution=grid.resolution, field=field, seed=seed,
-                         condition=condition, parameters=parameters, measured=measured)
+                         condition=condition, parameters=parameters, measured=measured,
+                         labels=(geometry.labels(spinal.layers(), grid), lumbar.label_names()))
 
 
 def labels(
     condition: str = "young", seed: int = 0, resolution: float = 2e-3, fractured_level: str | None = None,
     sagittal: bool = False,
 ) -> xr.DataArray:
-    """Label map of the spine of the same arguments: vertebrae, discs, thecal sac, and muscles by side.
+    """Label map of the spine of the same arguments, without making its pools: `Phantom.labels` of it.
 
     Returns
     -------
@@ -132,14 +135,12 @@ def labels(
         As :func:`spine`.
     """
     spinal, grid = _placed("spine", condition, seed, resolution, fractured_level, sagittal)
-    found = geometry.labels(spinal.layers(), grid)
-    names = lumbar.label_names()
     coords = {dim: (dim, (np.arange(n) - (n - 1) / 2) * grid.resolution, {"units": "m"})
               for dim, n in zip(SPACE, grid.count, strict=True)}
-    return xr.DataArray(found, dims=SPACE, coords=coords, name="label", attrs={
-        "units": "1", "long_name": "structure in the middle of the voxel",
-        "flag_values": np.array(list(names), dtype=np.int16),
-        "flag_meanings": " ".join(name.replace(" ", "_") for name in names.values())})
+    affine = np.diag([grid.resolution * 1e3] * 3 + [1.0])
+    affine[:3, 3] = [coords[dim][1][0] * 1e3 for dim in reversed(SPACE)]
+    place = xr.Dataset(coords=coords, attrs={"affine": affine.ravel()})
+    return label_map(geometry.labels(spinal.layers(), grid), lumbar.label_names(), place)
 
 
 def _children(seed: int) -> Sequence[np.random.SeedSequence]:
