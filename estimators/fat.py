@@ -104,7 +104,7 @@ def dixon(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
         gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
-    return {**maps, "attrs": notes}
+    return {**maps, "attrs": {**maps["attrs"], **notes}}
 
 
 def _check_unknowns(train: Train, phases: str, extra: Mapping[str, bool]) -> None:

@@ -7,7 +7,7 @@ field first, so that what is left of the field is small: the fit cannot leave th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class WaterFatFit:
     freedom : int
         Real numbers less unknowns.
     status : ndarray of uint16
+    residual : ndarray of complex64, (voxel, point), or None
+        Data less fit, turned back by the phase and the field of the voxel, over its amplitude: what neighbours share.
     """
 
     water: np.ndarray
@@ -63,6 +65,13 @@ class WaterFatFit:
     cost: np.ndarray
     freedom: int
     status: np.ndarray
+    residual: np.ndarray | None = None
+
+    @property
+    def size(self) -> np.ndarray:
+        """Amplitude of each voxel's signal, that of water and of fat together, whatever their phases, (voxel,)."""
+        size: np.ndarray = np.hypot(np.abs(self.water), np.abs(self.fat))
+        return size
 
     def unit_sd(self, name: str) -> np.ndarray:
         """Standard error of a non-linear unknown for noise of SD 1."""
@@ -84,6 +93,7 @@ def fit(
     rate_known: bool = False,
     slopes: np.ndarray | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
+    residuals: bool = False,
 ) -> WaterFatFit:
     """Fit all voxels from their starts.
 
@@ -106,6 +116,8 @@ def fit(
         Rise of the field across each voxel along z, y and x (Hz), whose dephasing is no R2*.
     bounds : mapping, optional
         Of r2star and r2star_fat (1/s).
+    residuals : bool
+        Whether they are wanted.
     """
     turned = demodulated(data, train.times, field)
     off = {}
@@ -158,9 +170,17 @@ def fit(
     for name, angle in off.items():
         others[name] = np.angle(np.exp(1j * (others[name] + angle)))
     freedom = 2 * data.shape[1] - len(found.free)
-    return WaterFatFit(
+    result = WaterFatFit(
         water, fat, field + found["fieldmap"], others, covariance, names, found.cost, freedom, found.status
     )
+    if not residuals:
+        return result
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        left = turned - equation.signal({**known, **{n: found[n] for n in found.free}}, settings)
+        left = demodulated(left, train.times, found["fieldmap"])
+        phase = np.angle(water + fat) + (found["phase"] if common else 0.0)
+        left *= (np.exp(-1j * phase) / result.size)[:, None]
+    return replace(result, residual=left.astype(np.complex64))
 
 
 def _phase_off(turned: np.ndarray, train: Train, echoes: np.ndarray, rate: np.ndarray) -> np.ndarray:

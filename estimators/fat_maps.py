@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from . import fat_fit
+from . import fat_fit, noise_map
 from .fat_fraction import UNWEIGHTED, Fraction, Weights, fraction_of
 from .fat_gradient import slopes
 from .fat_start import Start
@@ -38,6 +38,16 @@ MISFIT = 3.0
 """Residual over the noise SD beyond which the model does not explain a voxel: by noise alone below 1 in 1e9 for six
 degrees of freedom. Then the errors of the model exceed what the standard errors tell."""
 
+SHARED = 2.0
+"""Mean square residual of a neighbourhood over the noise variance, from which the misfit of its voxels is as large as
+the noise: then so may be the bias. It takes a hundred degrees of freedom at least, of which by noise alone 1 in 1e7
+neighbourhoods reaches it."""
+
+EXACT = 1e-6
+"""Noise SD over the strongest echo, below which nothing is called noise: the digits of single precision."""
+
+GIVEN, NEIGHBOURS, POOLED = "given", "neighbours", "pooled residuals"
+
 LOW_SNR = 3.0
 """Strongest echo over the noise SD of a channel: of six echoes of noise alone the strongest has about 2.5."""
 
@@ -64,7 +74,7 @@ class Maps:
     Standard errors are scaled by the noise SD at the end: where it is not given it is known only when all is fitted.
     """
 
-    def __init__(self, shape: tuple[int, ...], names: tuple[str, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], names: tuple[str, ...], points: int = 0) -> None:
         n = int(np.prod(shape))
         self.shape = shape
         self.values = {name: np.full(n, np.nan) for name in names}
@@ -73,6 +83,8 @@ class Maps:
         self.cost = np.full(n, np.nan)
         self.status = np.zeros(n, np.uint16)
         self.ratio: dict[str, np.ndarray] = {}
+        self.size = np.full(n, np.nan)
+        self.residual = np.full((n, points), np.nan, np.complex64) if points else None
 
     def keep(self, some: np.ndarray, found: fat_fit.WaterFatFit, part: Fraction) -> None:
         """Fill in some voxels."""
@@ -92,6 +104,8 @@ class Maps:
                 self.unit_sd["t2star"][some] = found.unit_sd("r2star") * time * time
         self.weight_sd[some] = part.weight_sd
         self.cost[some] = found.cost
+        if self.residual is not None and found.residual is not None:
+            self.residual[some], self.size[some] = found.residual, found.size
         self.status[some] = found.status
         unknown = np.isfinite(found.water) & ~np.isfinite(part.pdff)  # no signal at all, or a T1 that is not known
         self.status[some] |= np.where(unknown, Status.NOT_IDENTIFIABLE, 0).astype(np.uint16)
@@ -106,12 +120,13 @@ class Maps:
 
     def finished(
         self, data: np.ndarray, freedom: int, sigma: float | np.ndarray | None, intervals: bool
-    ) -> dict[str, np.ndarray]:
-        """The estimate: values, standard errors, intervals, status."""
+    ) -> dict[str, Any]:
+        """The estimate: values, standard errors, intervals, status; `attrs` say what noise they were told by."""
         settled = (self.status & ~np.uint16(Status.AT_BOUND | Status.AMBIGUOUS)) == 0
-        noise = noise_of(self.cost, freedom, np.isfinite(self.cost) & settled, sigma)
+        good = np.isfinite(self.cost) & settled
+        noise, told_by = self._noise(data, freedom, good, sigma)
         scale = np.asarray(noise.sd) * noise.widening
-        out: dict[str, np.ndarray] = {}
+        out: dict[str, Any] = {}
         for name, value in self.values.items():
             out[name] = value
             out[f"{name}_sd"] = self.unit_sd[name] * scale
@@ -120,10 +135,46 @@ class Maps:
             ratio = Fraction(out["pdff"], out["water"], out["fat"], {}, self.weight_sd, **self.ratio)
             out["pdff_lo"], out["pdff_hi"] = ratio.interval(noise.sd, noise.quantile)
         out["status"] = self.status | doubts(data, out, noise)
-        with np.errstate(invalid="ignore"):
-            misfit = self.cost > freedom * (MISFIT * np.asarray(noise.sd)) ** 2
-        out["status"][misfit & (freedom > 0)] |= np.uint16(Status.OUTSIDE_DOMAIN)
-        return {name: value.reshape(self.shape) for name, value in out.items()}
+        if freedom > 0:
+            misfit = self._misfit(data, freedom, good, np.asarray(noise.sd), alone=told_by == POOLED)
+            out["status"][misfit] |= np.uint16(Status.OUTSIDE_DOMAIN)
+        out = {name: value.reshape(self.shape) for name, value in out.items()}
+        return {**out, "attrs": {"sigma": told_by, **noise_range(noise.sd, np.isfinite(self.values["pdff"]))}}
+
+    def _noise(
+        self, data: np.ndarray, freedom: int, good: np.ndarray, sigma: float | np.ndarray | None
+    ) -> tuple[Noise, str]:
+        """The noise SD, and what told it: given, else by the neighbours, else by the residuals as they are."""
+        if sigma is not None:
+            return Noise(sigma, np.inf), GIVEN
+        if self.residual is not None:
+            residual, self.residual = self.residual, None
+            with np.errstate(invalid="ignore"):
+                strongest = np.abs(data).max(axis=1)
+            found = noise_map.between_neighbours(residual, self.size, strongest, good, freedom, self.shape)
+            if found is not None:
+                return Noise(found.sd, found.freedom), NEIGHBOURS
+        return noise_of(self.cost, freedom, good, None), POOLED
+
+    def _misfit(self, data: np.ndarray, freedom: int, good: np.ndarray, sd: np.ndarray, alone: bool) -> np.ndarray:
+        """Where the residual is larger than noise: that of a voxel alone, or together with its neighbours'."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            # what is left of data without noise is rounding, and where the fit stops
+            least = np.maximum(sd, EXACT * np.abs(data).max(axis=1))
+            over = self.cost / (freedom * least**2)
+            misfit: np.ndarray = over > MISFIT**2
+        if not alone:
+            misfit |= good & (over > 1) & (noise_map.shared_excess(over, good, freedom, self.shape) > SHARED)
+        return misfit
+
+
+def noise_range(sd: float | np.ndarray, where: np.ndarray) -> dict[str, Any]:
+    """Median and range of the noise SD over the fitted voxels, for the attributes; nothing where it is not known."""
+    used = np.broadcast_to(np.asarray(sd, float), where.shape)[where]
+    used = used[np.isfinite(used)]
+    if not used.size:
+        return {}
+    return {"noise_sd": float(np.median(used)), "noise_sd_range": np.array([used.min(), used.max()])}
 
 
 def doubts(data: np.ndarray, out: Mapping[str, np.ndarray], noise: Noise) -> np.ndarray:
@@ -152,7 +203,7 @@ def fitted(
     weights: Weights = UNWEIGHTED,
     gradient: tuple[int, ...] = (),
     **model: Any,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Fit every voxel of the mask from its start: `names` with standard errors, intervals where wanted, status.
 
     Parameters
@@ -175,7 +226,7 @@ def fitted(
         As `fat_fit.fit` takes them.
     """
     flat = data.reshape(-1, data.shape[-1])
-    maps = Maps(mask.shape, names)
+    maps = Maps(mask.shape, names, points=data.shape[-1] if sigma is None else 0)
     freedom = _fill(maps, flat, mask, train, start, intervals, fraction, weights, model)
     if gradient:
         rises = np.zeros((mask.size, 3))
@@ -205,7 +256,10 @@ def _fill(
     for a in range(0, inside.size, CHUNK):
         some = inside[a : a + CHUNK]
         slope = None if rises is None else rises[some]
-        found = fat_fit.fit(flat[some], train, start.field[some], start.r2star[some], slopes=slope, **model)
+        found = fat_fit.fit(
+            flat[some], train, start.field[some], start.r2star[some], slopes=slope, residuals=maps.residual is not None,
+            **model,
+        )  # fmt: skip
         freedom = found.freedom
         part = fraction_of(found.water, found.fat, found.covariance, weights.take(some), fraction, intervals)
         maps.keep(some, found, part)
@@ -225,7 +279,7 @@ def without_fit(
     *,
     names: tuple[str, ...],
     fraction: str,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """As `fitted`, of what was found over the mask without residuals; `ambiguous` is (voxel of the mask,)."""
     maps = Maps(mask.shape, names)
     inside = np.flatnonzero(mask)

@@ -233,7 +233,7 @@ def test_pooled_noise_serves_as_well_as_the_given():
     scan = image(data, shape=(4, 25, 40))
     pooled, told = estimators.dixon(scan), estimators.dixon(scan, sigma=1 / 60)
     np.testing.assert_allclose(pooled.pdff_sd, told.pdff_sd, rtol=0.02)
-    assert pooled.attrs["sigma"] == "pooled residuals"
+    assert pooled.attrs["sigma"] == "neighbours"
     covered = (np.abs(pooled.pdff - 0.4) < 1.96 * pooled.pdff_sd).mean()
     assert 0.93 < float(covered) < 0.97
 

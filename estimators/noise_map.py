@@ -1,0 +1,362 @@
+"""The noise SD of an image told by its own residuals, whatever the model lacks.
+
+A residual is noise and what the model does not know. The second is shared by neighbours, once the amplitude, phase and
+field of each are taken out: what is left of a voxel's residual when that of its neighbours is subtracted is noise
+alone, by a known factor larger. Its square is averaged over the image, or over a neighbourhood where the noise is
+uneven (parallel imaging, surface coils), with artefacts left out. Assumed are neighbours of like tissue and white
+noise; of images that were interpolated to a finer grid, neighbours far enough apart for their noise to differ are
+taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+SPACE = 3  # the last axes of an image; of others, each place is an image of its own
+LEAST = 60.0  # degrees of freedom below which residuals are pooled as they are: Student's t widens by 2 % there
+LOCAL = 400.0  # degrees of freedom of a neighbourhood: its SD is good to 3.5 %, and Student's t widens by .3 %
+PATCHES = 500  # neighbourhoods in an image at most: of a large one they are larger, and the SD better
+PARTS = 2.0  # blocks in the width (SD) of a neighbourhood
+TOLD = 5.0  # strongest echo over the noise SD: below it the field follows the noise, and the residual is too small
+RARE = 1e-4  # part of the good voxels that is left out as if it were artefacts; it lowers the SD by one in a thousand
+PASSES = 6  # from one number to a map: what is left out depends on the map
+FARTHEST = 4  # voxels; images interpolated by more than that are not foreseen
+GROWS = 1.25  # of the variance between neighbours and ones a voxel farther, from which noise is no longer called white
+SOME = 50_000  # voxels that tell how far it reaches
+ENOUGH = 100.0  # degrees of freedom of a neighbourhood that may speak for its voxels
+FAINT = 0.1  # voxels of the mean that are put into a neighbourhood that may have none
+CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
+
+
+@dataclass(frozen=True)
+class NoiseMap:
+    """Noise SD of each real channel, (voxel,), and the degrees of freedom with which it is known."""
+
+    sd: np.ndarray
+    freedom: float
+
+
+def between_neighbours(
+    residual: np.ndarray,
+    size: np.ndarray,
+    strongest: np.ndarray,
+    good: np.ndarray,
+    freedom: int,
+    shape: tuple[int, ...],
+) -> NoiseMap | None:
+    """The noise SD from differences between the residuals of neighbours.
+
+    Parameters
+    ----------
+    residual : ndarray of complex, (voxel, point)
+        Of each voxel's fit over its `size`, turned back by its phase and field.
+    size : ndarray, (voxel,)
+        Amplitude of each voxel's signal.
+    strongest : ndarray, (voxel,)
+        Magnitude of its strongest point.
+    good : ndarray of bool, (voxel,)
+        Voxels that count.
+    freedom : int
+        Real numbers less unknowns of one voxel.
+    shape : tuple of int
+        Of the image, in whose flat order the voxels come; the last three axes are space.
+
+    Returns
+    -------
+    NoiseMap or None
+        None where too few neighbours tell it.
+
+    Notes
+    -----
+    The mean square of differences: von Neumann, Ann Math Stat 12:367 (1941), doi:10.1214/aoms/1177731677. How far the
+    map goes from one number is decided by how much more it differs from it than chance would have it: James and Stein,
+    Proc 4th Berkeley Symp 1:361 (1961).
+    """
+    good = good & np.isfinite(residual).all(axis=1) & (size > 0)
+    axes = [a for a in range(max(0, len(shape) - SPACE), len(shape)) if shape[a] > 1]
+    if freedom <= 0 or not axes or not good.any():
+        return None
+    distances = {axis: _apart(residual, size, good, freedom, shape, axis) for axis in axes}
+    variance = differences(residual, size, good, freedom, shape, distances)
+    known = np.isfinite(variance)
+    if not known.any():
+        return None
+    rough = np.sqrt(_level(variance[known], freedom))
+    bright = good & (strongest > TOLD * rough)
+    if bright.any() and not bright.sum() == good.sum():
+        variance = differences(residual, size, bright, freedom, shape, distances)
+        known = np.isfinite(variance)
+    one = freedom / (shared(len(axes)) * np.prod(list(distances.values())))
+    total = one * known.sum()
+    if total < LEAST:
+        return None
+    return _mapped(variance, known, freedom, one, shape, axes)
+
+
+def shared(axes: int) -> float:
+    """Differences that share voxels repeat each other: so many tell as much as one that stands alone.
+
+    Of a voxel less the mean of its neighbours along so many axes: the sum of squared correlations between differences.
+    """
+    n = float(axes)
+    own = 1 + 1 / (2 * n)
+    return (own**2 + 2 / n + 1 / (8 * n**3) + (n - 1) / (2 * n**3)) / own**2
+
+
+def differences(
+    residual: np.ndarray,
+    size: np.ndarray,
+    good: np.ndarray,
+    freedom: int,
+    shape: tuple[int, ...],
+    distances: dict[int, int],
+    voxels: np.ndarray | None = None,
+) -> np.ndarray:
+    """Square of each voxel's residual less that of its neighbours, whose mean is the noise variance, (voxel,).
+
+    Parameters
+    ----------
+    residual, size, good, freedom, shape
+        As `between_neighbours` takes them.
+    distances : dict of int
+        Axis to how many voxels away the neighbours are.
+    voxels : ndarray of int, optional
+        Of the flat order, for which it is wanted; all good ones by default.
+
+    Returns
+    -------
+    ndarray
+        NaN where there is no neighbour.
+    """
+    out = np.full(len(size), np.nan)
+    stride = np.append(np.cumprod(shape[:0:-1])[::-1], 1).astype(int)
+    unit = size / size[good].max() if good.any() else size
+    for some in _chunks(np.flatnonzero(good) if voxels is None else voxels):
+        place = np.unravel_index(some, shape)
+        # least squares of what all share, in proportion to their amplitude, from the neighbours alone
+        total, weight = np.zeros((some.size, residual.shape[1]), complex), np.zeros(some.size)
+        for axis, distance in distances.items():
+            for step in (-distance, distance):
+                there = (place[axis] + step >= 0) & (place[axis] + step < shape[axis])
+                beside = np.where(there, some + step * stride[axis], some)
+                there &= good[beside]
+                w = np.where(there, unit[beside] ** 2, 0.0)
+                total += w[:, None] * np.where(there[:, None], residual[beside], 0)  # NaN where there is no fit
+                weight += w
+        told = weight > 0
+        own, rest = unit[some][told], weight[told, None]
+        left = residual[some[told]] - total[told] / rest
+        square = (left.real.astype(float) ** 2 + left.imag.astype(float) ** 2).sum(axis=1)
+        # the variance of what is left, over that of noise of SD 1 in the signal
+        factor = 1 + own**2 / rest[:, 0]
+        out[some[told]] = square * size[some[told]] ** 2 / (freedom * factor)
+    return out
+
+
+def _chunks(voxels: np.ndarray) -> Iterator[np.ndarray]:
+    for a in range(0, voxels.size, CHUNK):
+        yield voxels[a : a + CHUNK]
+
+
+def _apart(
+    residual: np.ndarray, size: np.ndarray, good: np.ndarray, freedom: int, shape: tuple[int, ...], axis: int
+) -> int:
+    """How far apart along an axis noise is another: 1 voxel in images that nobody interpolated."""
+    from scipy.special import polygamma
+
+    voxels = np.flatnonzero(good)
+    voxels = voxels[:: -(-voxels.size // SOME)]
+    distance, before = 1, None
+    for step in range(1, min(FARTHEST, shape[axis] - 1) + 1):
+        variance = differences(residual, size, good, freedom, shape, {axis: step}, voxels)
+        variance = variance[np.isfinite(variance) & (variance > 0)]
+        if variance.size < 2:
+            break
+        level = float(np.log(variance).mean())
+        error = np.sqrt(shared(1) * float(polygamma(1, freedom / 2)) / variance.size)
+        if before is not None:
+            if level - before < np.log(GROWS) + 3 * np.sqrt(2) * error:
+                break
+            distance = step
+        before = level
+    return distance
+
+
+def _level(variance: np.ndarray, freedom: int) -> float:
+    """One number for all: the geometric mean, which few artefacts hardly move, and what it is short of the mean."""
+    from scipy.special import digamma
+
+    positive = variance[variance > 0]
+    if not positive.size:
+        return 0.0
+    short = digamma(freedom / 2) - np.log(freedom / 2)
+    return float(np.exp(np.log(positive).mean() - short))
+
+
+def _mapped(
+    variance: np.ndarray, known: np.ndarray, freedom: int, one: float, shape: tuple[int, ...], axes: list[int]
+) -> NoiseMap:
+    """Between one number and the mean over a neighbourhood; `one` degrees of freedom are those of a voxel."""
+    total = one * known.sum()
+    local = max(LOCAL, total / PATCHES)
+    window = Window.of(shape, axes, local / one)
+    cell, most = window.cell[known], cut(freedom)
+    level = _level(variance[known], freedom)
+    here = variance[known]
+    if not level > 0:
+        return NoiseMap(np.zeros(len(variance)), total)
+    blocks = np.full(window.count, level)
+    count = kept = np.ones(1)
+    for _ in range(PASSES):
+        inside = here <= most * blocks[cell]
+        count = np.bincount(cell[inside], minlength=window.count).astype(float)
+        kept = np.bincount(cell[inside], here[inside], minlength=window.count)
+        level = kept.sum() / count.sum()
+        ratio, effective = window.linear(kept / level, count)
+        blocks = level * ratio
+    many = np.bincount(cell, minlength=window.count) > 0
+    weight = np.bincount(cell, minlength=window.count)[many]
+    told = one * effective[many]
+    excess = float(np.average(told / 2 * np.log(blocks[many] / level) ** 2, weights=weight))
+    mean = 1 / float(np.average(1 / told, weights=weight))
+    # how much of the map's departure from one number is more than chance, which alone makes it 1
+    share = max(0.0, 1 - 1 / excess) if excess > 0 and total > 4 * mean else 0.0
+    logs = np.log(level) + share * np.log(blocks / level)
+    found = 1 / (share**2 / mean + (1 - share**2) / total)
+    return NoiseMap(np.sqrt(np.exp(window.spread(logs))), min(found, total))
+
+
+def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Mean over each voxel's neighbourhood of the squared residual over what noise makes of it, (voxel,).
+
+    Parameters
+    ----------
+    over : ndarray, (voxel,)
+        Squared residual over its mean by noise alone; what noise hardly ever reaches counts as that.
+    good : ndarray of bool, (voxel,)
+        Voxels that count.
+    freedom, shape
+        As `between_neighbours` takes them.
+
+    Returns
+    -------
+    ndarray
+        1 where too few voxels tell it.
+    """
+    axes = [a for a in range(max(0, len(shape) - SPACE), len(shape)) if shape[a] > 1]
+    counted = good & np.isfinite(over)
+    window = Window.of(shape, axes, max(LOCAL, freedom * counted.sum() / PATCHES) / freedom)
+    cell = window.cell[counted]
+    count = np.bincount(cell, minlength=window.count).astype(float)
+    sums = np.bincount(cell, np.minimum(over[counted], cut(freedom)), minlength=window.count)
+    mean, voxels = window.constant(sums, count)
+    return np.where(freedom * voxels < ENOUGH, 1.0, mean)[window.cell]
+
+
+def cut(freedom: int) -> float:
+    """Of a residual's square over its mean, the value that one good voxel in 10 000 exceeds."""
+    from scipy.special import chdtri
+
+    return float(chdtri(freedom, RARE)) / freedom
+
+
+@dataclass(frozen=True)
+class Window:
+    """A Gaussian neighbourhood over an image, on a grid of blocks of voxels."""
+
+    shape: tuple[int, ...]
+    grid: tuple[int, ...]
+    edges: tuple[int, ...]
+    widths: tuple[float, ...]
+    cell: np.ndarray
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], axes: list[int], voxels: float) -> Window:
+        """One that holds about so many voxels, where the image reaches that far."""
+        # a Gaussian of width w counts as many as (4 pi w^2)^(D/2); along a short axis it holds what is there
+        free, volume = list(axes), float(voxels)
+        while True:
+            width = (volume ** (1 / len(free)) / np.sqrt(4 * np.pi)) if free else 0.0
+            short = [a for a in free if shape[a] < 2 * width]
+            if not short:
+                break
+            for a in short:
+                volume = max(1.0, volume / shape[a])
+                free.remove(a)
+        longest = [max(width, shape[a] / 2.0) if a not in free else width for a in axes]
+        edges, widths = [1] * len(shape), [0.0] * len(shape)
+        for a, w in zip(axes, longest, strict=True):
+            edges[a] = max(1, min(int(w / PARTS), shape[a]))
+            widths[a] = w / edges[a]
+        grid = tuple(-(-n // e) for n, e in zip(shape, edges, strict=True))
+        cell = np.zeros(shape, np.int64)
+        for a, (n, e) in enumerate(zip(shape, edges, strict=True)):
+            along = (np.arange(n) // e).reshape([-1 if b == a else 1 for b in range(len(shape))])
+            cell = cell * grid[a] + along
+        return cls(tuple(shape), grid, tuple(edges), tuple(widths), cell.ravel())
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return int(np.prod(self.grid))
+
+    def moment(self, blocks: np.ndarray, powers: dict[int, int], square: bool = False) -> np.ndarray:
+        """Sum over the neighbourhood of each block, weighted by powers of the distance along axes."""
+        from scipy import ndimage
+
+        image = blocks.reshape(self.grid)
+        for axis, width in enumerate(self.widths):
+            if width > 0 and self.grid[axis] > 1:
+                reach = min(int(np.ceil(4 * width)), self.grid[axis] - 1)
+                u = np.arange(-reach, reach + 1) / width
+                kernel = np.exp(-(u**2) * (1.0 if square else 0.5)) * u ** powers.get(axis, 0)
+                image = ndimage.correlate1d(image, kernel, axis=axis, mode="constant")
+        out: np.ndarray = image.ravel()
+        return out
+
+    def constant(self, sums: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over the neighbourhood of each block, and how many voxels it counts as."""
+        whole = self.moment(count, {})
+        many = whole > 1e-9
+        safe = np.where(many, whole, 1.0)
+        square = np.maximum(self.moment(count, {}, square=True), 1e-300)
+        return np.where(many, self.moment(sums, {}) / safe, 1.0), np.where(many, whole**2 / square, 0.0)
+
+    def linear(self, sums: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `constant`, by a plane laid through the neighbourhood: right at rims too, where that lies to one side.
+
+        A tenth of a voxel of 1 is put into each neighbourhood: it decides where there is no other.
+        """
+        slopes = [a for a, n in enumerate(self.grid) if n > 1 and self.widths[a] > 0]
+        size = 1 + len(slopes)
+        powers = [{}, *({a: 1} for a in slopes)]
+        matrix, spread = np.empty((self.count, size, size)), np.empty((self.count, size, size))
+        for i in range(size):
+            for j in range(i, size):
+                both: dict[int, int] = {}
+                for a in (*powers[i], *powers[j]):
+                    both[a] = both.get(a, 0) + 1
+                matrix[:, i, j] = matrix[:, j, i] = self.moment(count, both)
+                spread[:, i, j] = spread[:, j, i] = self.moment(count, both, square=True)
+        right = np.stack([self.moment(sums, p) for p in powers], axis=-1)
+        matrix += FAINT * np.eye(size)
+        right[:, 0] += FAINT
+        spread[:, 0, 0] += FAINT
+        first = np.linalg.solve(matrix, np.broadcast_to(np.eye(size)[:, :1], (self.count, size, 1)))[..., 0]
+        plain = right[:, 0] / matrix[:, 0, 0]
+        value = np.clip(np.einsum("bi,bi->b", first, right), 0.5 * plain, 2.0 * plain)
+        return value, 1 / np.einsum("bi,bij,bj->b", first, spread, first)
+
+    def spread(self, blocks: np.ndarray) -> np.ndarray:
+        """Values of blocks at the voxels, linear between their middles, (voxel,)."""
+        image = blocks.reshape(self.grid)
+        for axis, (n, edge) in enumerate(zip(self.shape, self.edges, strict=True)):
+            at = np.clip((np.arange(n) - (edge - 1) / 2) / edge, 0, self.grid[axis] - 1)
+            low = np.minimum(at.astype(int), max(self.grid[axis] - 2, 0))
+            high = np.minimum(low + 1, self.grid[axis] - 1)
+            part = (at - low).reshape([-1 if b == axis else 1 for b in range(len(self.shape))])
+            image = image.take(low, axis) * (1 - part) + image.take(high, axis) * part
+        return np.asarray(image.ravel())
