@@ -16,8 +16,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .errors import InputError
+
+
+class _Verb(TyperCommand):
+    """A verb whose ``--help`` tells of the method, phantom or protocol that it is called with."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Answer a call for help that names something; leave all others to the parser."""
+        if {"--help", "-h"} & set(args):
+            subject = self._subject(ctx, args)
+            if subject is not None:
+                from . import guide
+
+                print(guide.PAGES[str(self.name)](subject))
+                raise typer.Exit
+        return super().parse_args(ctx, args)
+
+    def _subject(self, ctx: Any, args: list[str]) -> str | None:
+        """What stands in the place of the first argument; None where nothing does, or the rest makes no sense."""
+        first = next(p for p in self.params if p.param_type_name == "argument")
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # a wrong call: see `run`
+                raise
+            return None
+        found = given.get(first.name)
+        is_phantom_file = self.name == "phantom" and Path(str(found)).suffix
+        return found if isinstance(found, str) and not is_phantom_file else None
+
 
 app = typer.Typer(
     name="bonemri",
@@ -35,7 +65,7 @@ Settings = Annotated[
 ]
 # What can go wrong with a scanner and is told in a word or a number.
 SCANNER_FAULTS = ("concomitant", "odd_even_phase", "delays")
-MAP_SUFFIXES = (".nii", ".gz", ".nc")
+MAP_SUFFIXES = (".nii", ".nii.gz", ".nc")
 # Numbers come as text and are read by `_number`: its error names the option, the value and what would be right.
 Number = str
 
@@ -57,7 +87,7 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(cls=_Verb)
 def phantom(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME|FILE", help="A phantom, or a file that holds one; without: list them.")
@@ -73,6 +103,8 @@ def phantom(
     OUT is NetCDF where it ends in .nc: ./NAME.nc without -o. Else it is a folder, which gets NAME.nc; the tissues and
     the truth maps as NIfTI with JSON (NAME.json in the layout of MR-zero, truth.json for the rest); and the preview,
     index.html with preview.png.
+
+    What may be set of a phantom: bonemri phantom NAME --help.
     """
     from . import phantoms
     from .phantoms import nifti
@@ -114,7 +146,7 @@ def phantom(
     print(f"wrote {target}")
 
 
-@app.command()
+@app.command(cls=_Verb)
 def simulate(
     protocol: Annotated[
         str, typer.Argument(metavar="PROTOCOL", help="A preset, a TOML file, or a Pulseq file (.seq).")
@@ -147,6 +179,8 @@ def simulate(
 
     The scan is written to NetCDF: to ./PROTOCOL.nc without -o. A phantom that is named is made for the field strength
     of the protocol.
+
+    What a protocol plays, and what may be set: bonemri simulate PROTOCOL --help.
     """
     from . import phantoms, simulator
     from .simulator import files
@@ -169,7 +203,7 @@ def simulate(
     print(f"wrote {target}")
 
 
-@app.command()
+@app.command(cls=_Verb)
 def estimate(
     method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Without it: list them.")] = None,
     scan: Annotated[
@@ -185,7 +219,9 @@ def estimate(
             metavar="INPUT2", help="The phase (rad) where INPUT is a magnitude; the PDFF map of ivim-fat-aware."
         ),
     ] = None,
-    mask: Annotated[Path | None, typer.Option(metavar="M", help="Voxels to fit; an integer map has labels.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="M", help="Voxels to fit; of an integer map each label gets statistics.")
+    ] = None,
     bval: Annotated[Path | None, typer.Option(metavar="F", help="b-values (s/mm2), where not beside INPUT.")] = None,
     sigma: Annotated[
         Number | None, typer.Option(metavar="S", help="Noise SD, where it is known: a number, or a map (NIfTI or .nc).")
@@ -202,6 +238,8 @@ def estimate(
     """Fit a scan, and write maps with their uncertainty.
 
     OUT is NetCDF where it ends in .nc, else a folder of NIfTI maps with estimate.json: ./METHOD/ without -o.
+
+    What a method takes, gives and may be set: bonemri estimate METHOD --help.
     """
     from . import estimators
 
@@ -214,13 +252,15 @@ def estimate(
     encoding = getattr(chosen, "encoding", "b")  # of another package's estimator it may be missing
     if scan is None:
         beside = "a .bval" if encoding == "b" else "a JSON sidecar"
-        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it")
-    noise_map = Path(sigma) if sigma is not None and Path(sigma).suffix.lower() in MAP_SUFFIXES else None
+        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it; see "
+                         f"bonemri estimate {method} --help")  # fmt: skip
+    noise_map = Path(sigma) if sigma is not None and _is_map(sigma) else None
     noise_sd: Any = None if noise_map is not None else _number("--sigma", sigma, "or a map (.nii, .nii.gz or .nc)")
 
-    from . import simulator
+    from . import guide, simulator
     from .simulator import files, maps, multi_echo, nifti
 
+    option_maps: dict[str, Path] = {}
     stated = None if protocol is None else simulator.protocols.get(protocol)
     echoes = encoding in multi_echo.ENCODINGS
     if conjugate and not echoes:
@@ -237,12 +277,17 @@ def estimate(
             sidecar = f"{field} in a JSON sidecar beside INPUT" if field else "INPUT"
             raise InputError(f"estimate {method}: {scan} does not say {name}; state it as {sidecar} or with --protocol")
     options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
-    _check_kinds(options, chosen.options | {"intervals": False})
+    for name, value in options.items():
+        if _is_map(value) and guide.takes_map(chosen, name):
+            options[name] = nifti.read_map(value, series, f"{name} map")
+            option_maps[name] = Path(value)
+    _check_kinds(options, chosen.options | {"intervals": False}, guide.bounds_example(chosen))
     if second is not None and not echoes:
         if "pdff" not in chosen.options:
             raise InputError(f"estimate {method} takes one input; {second} is a second one")
         if "pdff" in options:
-            raise InputError(f"the PDFF is given twice: as the map {second} and with --set pdff={options['pdff']}")
+            given = option_maps.get("pdff", options["pdff"])
+            raise InputError(f"the PDFF is given twice: as the map {second} and with --set pdff={given}")
         options["pdff"] = nifti.read_map(second, series, "PDFF map")
     labels = None
     if mask is not None:
@@ -257,7 +302,13 @@ def estimate(
         if "reading" in series.attrs:
             found.attrs["reading"] = series.attrs["reading"]
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
-        inputs: dict[str, Path | None] = {"scan": scan, "second": second, "mask": mask, "sigma": noise_map}
+        inputs: dict[str, Path | None] = {
+            "scan": scan,
+            "second": second,
+            "mask": mask,
+            "sigma": noise_map,
+            **option_maps,
+        }
         if is_nifti and echoes:
             inputs |= multi_echo.inputs(scan, second)
         elif is_nifti:
@@ -364,9 +415,11 @@ def _confounders(settings: Sequence[str] | None, sequence: str, rung: str) -> tu
     return values, Scanner(**faults) if faults else None
 
 
-def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse an option of another kind than its default: text for a number, a number for bounds."""
+def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any], bounds: str = "{D=[0, 3e-3]}") -> None:
+    """Refuse an option of another kind than its default: text for a number, a number for bounds (with an example)."""
     for name, value in options.items():
+        if hasattr(value, "dims"):  # a map, read already
+            continue
         default = defaults[name]
         if isinstance(default, bool):
             good, right = isinstance(value, bool), "true or false"
@@ -379,7 +432,7 @@ def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         elif isinstance(default, str):
             good, right = isinstance(value, str), "a word"
         else:
-            good, right = name != "bounds" or isinstance(value, dict), "as in {D=[0, 3e-3]}"
+            good, right = name != "bounds" or isinstance(value, dict), f"as in {bounds}"
         if not good:
             raise InputError(f"--set {name}={value}: {name} must be {right}")
 
@@ -388,6 +441,8 @@ def _value(text: str) -> Any:
     """Read a value as TOML does (``3``, ``true``, ``[2, 4]``, ``{D = [0, 3e-3]}``), with ``.5`` too; else as text."""
     import tomllib
 
+    if text in ("True", "False"):  # as Python has it
+        return text == "True"
     for read in (lambda: tomllib.loads(f"value = {text}")["value"], lambda: float(text)):
         with contextlib.suppress(ValueError):
             return read()
@@ -402,6 +457,11 @@ def _number(option: str, text: str | None, or_else: str = "") -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise InputError(f"{option} is {text}; it must be a positive number{', ' * bool(or_else)}{or_else}")
     return float(value)
+
+
+def _is_map(value: Any) -> bool:
+    """Tell the name of a map from a number or a word."""
+    return isinstance(value, str) and value.lower().endswith(MAP_SUFFIXES)
 
 
 def _seed(text: str) -> int:

@@ -1,8 +1,12 @@
 """The unit of a phase image: rad, or what scanners and converters write in its place.
 
 A phase of another unit is never guessed in silence. It is refused, with what it looks like; and it is converted where
-the sidecar beside it states its unit: ``"Units": "rad"`` or ``"arbitrary"`` (BIDS), or ``"deg"``. Arbitrary are the
-scanner's own integers, whose range is one turn: which range, the values tell.
+the sidecar beside it states its unit: ``"Units": "rad"`` or ``"arbitrary"`` (BIDS), ``"deg"``, ``"turns"`` or ``"pi"``
+(multiples of it). Arbitrary are the scanner's own integers, whose range is one turn: which range, the values tell.
+
+Turns and multiples of pi look like a phase in rad whose range is narrow, which an image of few voxels, or one that is
+masked, may well have. What tells them apart is the wrap: a phase in rad within +-1 has none, while one of another unit
+that fills its range leaps from one end to the other. Air alone fills it: its phase is anything.
 """
 
 from __future__ import annotations
@@ -20,12 +24,22 @@ from . import nifti
 RADIANS = ("rad", "radian", "radians")
 DEGREES = ("deg", "degree", "degrees")
 ARBITRARY = ("arbitrary", "arb", "a.u.")
+TURNS = ("turn", "turns", "cycle", "cycles")
+MULTIPLES = ("pi", "pi rad", "pi*rad")
+
+NAMES = '"rad", "deg", "turns", "pi" or "arbitrary" (a scanner\'s integers)'
+"""What a sidecar may state, in words."""
 
 ROUNDING = 1e-3
 """Of a turn: what converters' rounding may add to the ends of a range."""
 
 MANY = 32
-"""Numbers from which on a phase that is the same everywhere is none that was measured."""
+"""Numbers from which on a phase that is the same everywhere is none that was measured, and that may tell a unit."""
+
+LEAP, LEAPS = 0.75, 3
+"""Part of a turn by which neighbours of a smooth phase differ across its wrap alone; how many such pairs there are at
+least."""
+
 REACHES = 0.9
 """A phase wraps: over the voxels of an image it comes near both ends of its range, at least to this part of them. No
 two of the ranges are so near that values could do so in both."""
@@ -50,6 +64,14 @@ class Scale:
         near = low <= middle - REACHES * half and high >= middle + REACHES * half
         return inside and near and (not self.whole or bool((values == np.round(values)).all()))
 
+
+NARROW = (
+    Scale("turns", -0.5, 0.5, 1.0, False),
+    Scale("turns", 0, 1, 1.0, False),
+    Scale("multiples of pi", -1, 1, 2.0, False),
+    Scale("multiples of pi", 0, 2, 2.0, False),
+)
+"""Units in which a whole turn looks like part of one in rad."""
 
 # From narrow to wide: the first that fits is the one. Siemens writes 12 bits, 0 to 4095, or with its scaling -4096 to
 # 4094; GE thousandths of a rad.
@@ -98,30 +120,68 @@ def in_radians(
     runs = f"{where} runs from {low:g} to {high:g}"
     slack = 2 * math.pi * ROUNDING
     turn = max(-low, high) <= math.pi + slack or (low >= 0 and high <= 2 * math.pi + slack)
-    if turn and unit in (None, *RADIANS):
-        return values, None
-    scale = next((s for s in SCALES if s.fits(known)), None)
+    narrow = next((s for s in NARROW if _fills(s, values, known)), None) if turn else None
+    if turn and unit in RADIANS:
+        return values, None if narrow is None else f"phase in rad as stated, though it looks like {narrow.name}"
+    if turn and unit is None and narrow is None:
+        return values, _doubt(low, high)
+    scale = narrow or next((s for s in SCALES if s.fits(known)), None)
     if unit in RADIANS:
         if scale is not None and scale.whole:
             raise InputError(f"{runs}, in rad by {sidecar}: it looks like {scale.name}; state its unit as it is")
         return values, None
     if unit in DEGREES:
         return np.radians(values), "phase from degrees"
+    for names, whole in ((TURNS, 2 * math.pi), (MULTIPLES, math.pi)):
+        if unit in names:
+            return values * whole, f"phase from {'turns' if names is TURNS else 'multiples of pi'}"
     if unit in ARBITRARY:
         if scale is None:
             raise InputError(f"{runs}, in arbitrary units by {sidecar}; give the phase in rad, -pi to pi")
         return values * (2 * math.pi / scale.turn), f"phase from {scale.name}"
     if unit is not None:
-        raise InputError(f"{sidecar}: Units is {unit!r}; the phase must be in rad, or deg or arbitrary (a scanner's "
-                         "integers)")  # fmt: skip
+        raise InputError(f"{sidecar}: Units is {unit!r}; the phase must be in rad, or of a unit that is known: {NAMES}")
     beside = nifti.beside(where, ".json")
     if scale is None:
         raise InputError(f'{runs}; the phase must be in rad, -pi to pi (a phase that is not wrapped: "Units": "rad" in '
                          f"{beside})")  # fmt: skip
+    if scale in NARROW:
+        factor, say = ("2 pi", "turns") if scale.turn == 1 else ("pi", "pi")
+        raise InputError(
+            f"{runs} and wraps there: it looks like {scale.name}; the phase must be in rad: multiply it "
+            f'by {factor}, or state "Units": "{say}" in {beside} (or "rad", if that is what it is in)'
+        )
     factor = {360.0: "pi/180", 2000 * math.pi: "0.001"}.get(scale.turn, f"pi/{scale.turn / 2:.0f}")
     say = "deg" if scale.turn == 360 else "arbitrary"
     raise InputError(f"{runs}: it looks like {scale.name}; the phase must be in rad: multiply it by {factor}, or state "
                      f'"Units": "{say}" in {beside}')  # fmt: skip
+
+
+def _fills(scale: Scale, values: np.ndarray, known: np.ndarray) -> bool:
+    """Tell whether a phase of another unit than rad wraps at the ends of this range.
+
+    Of n numbers all over a range the outermost is within 6/n of its end but for a chance of exp(-6).
+    """
+    n = known.size
+    if n < MANY or not scale.fits(known):
+        return False
+    middle, half = (scale.low + scale.high) / 2, (scale.high - scale.low) / 2
+    reach = (1 - min(0.1, max(0.02, 12 / n))) * half
+    if float(known.min()) > middle - reach or float(known.max()) < middle + reach:
+        return False
+    leaps = 0
+    for axis in range(values.ndim):
+        with np.errstate(invalid="ignore"):
+            leaps += int(np.count_nonzero(np.abs(np.diff(values, axis=axis)) > LEAP * scale.turn))
+    return leaps >= LEAPS
+
+
+def _doubt(low: float, high: float) -> str | None:
+    """A word on a phase that could as well be of another unit: a turn of it, or pi, would look as narrow."""
+    within = max(-low, high) <= 1 or (low >= 0 and high <= 2)
+    if low == high or not within:
+        return None
+    return f"phase from {low:.3g} to {high:.3g} taken as rad; its sidecar can state another unit (turns, pi)"
 
 
 def _stated(sidecar: Path | None) -> str | None:

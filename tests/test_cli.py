@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bonemri import cli, phantoms, simulator
-from bonemri.simulator import equations, files, nifti
+from bonemri import cli, estimators, guide, phantoms, simulator
+from bonemri.simulator import equations, files, nifti, sequences
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.model import cramer_rao_bound
 
@@ -473,6 +474,125 @@ def test_a_call_without_arguments_or_for_help_succeeds(capsys):
         assert err == ""
 
 
+@pytest.mark.parametrize("method", estimators.registry)
+def test_the_page_of_a_method_tells_all_that_it_takes(capsys, method):
+    """Each option with its default and a word on it; each quantity with its unit; what INPUT is."""
+    chosen = estimators.get(method)
+    assert cli.run(["estimate", method, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and chosen.title in out and max(map(len, out.splitlines())) <= 100
+    assert " ".join(chosen.source.split()) in " ".join(out.split())
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("  ") and line.split()}
+    for quantity, (unit, words) in chosen.quantities.items():
+        assert rows[quantity][1] == unit and rows[quantity][2:3] == words.split()[:1]
+    settings = out.partition("what stands without:")[2]
+    for option, default in chosen.options.items():
+        row = next(line.split() for line in settings.splitlines() if line.startswith(f"  {option} "))
+        assert len(row) > 4, f"{option} is not told"
+        assert (row[1] == "-") == (default is None or default == ())
+    for text in ("INPUT", ".nc", "intervals", "`"):
+        assert (text in out) == (text != "`")
+    if chosen.modality == "fat":
+        assert "EchoTime" in out and "MagneticFieldStrength (T)" in out and "4.70 ppm" in out
+        assert ("--conjugate" in out and "-434 Hz" in out) == (chosen.signal == "complex")
+    else:
+        assert ".bval" in out
+
+
+def test_a_page_names_what_may_be_set(capsys):
+    """All parameters of every phantom, all switches of every sequence; a choice is listed, not called by its name."""
+    for name, function in phantoms.registry.items():
+        assert cli.run(["phantom", "--help", name]) == 0
+        out = capsys.readouterr().out
+        for parameter in inspect.signature(function).parameters:
+            row = next(line for line in out.splitlines() if line.startswith(f"  {parameter} "))
+            assert len(row.split()) > 2, f"{name}: {parameter} is not told"
+        assert "CONDITIONS" not in out and "KINDS" not in out and "::" not in out
+    assert "One of ivim, pdff" in out or cli.run(["phantom", "vials", "-h"]) == 0
+    assert "One of ivim, pdff, r2star" in capsys.readouterr().out
+    for name in ("dixon_marrow_bipolar", "ivim_marrow", "ute_2d", "fid.seq"):
+        assert cli.run(["simulate", name, "-h"]) == 0
+        out = capsys.readouterr().out
+        chosen = sequences.get("pulseq" if name == "fid.seq" else simulator.protocols.get(name).sequence)
+        assert all(f"\n  {switch} " in out for switch in chosen.switches)
+        assert ("\n  odd_even_phase " in out) == (chosen.readout is not None)
+
+
+def test_help_for_what_is_not_there_is_told(capsys):
+    assert "method 'nothing' is unknown; known are adc" in told(capsys, "estimate", "nothing", "--help")
+    assert "no phantom 'nothing'" in told(capsys, "phantom", "-h", "nothing")
+    assert "'nothing'" in told(capsys, "simulate", "nothing", "--help")
+    for call in (["phantom", "bone.nc", "--help"], ["estimate", "-o", "x", "--help"]):
+        assert cli.run(call) == 0  # nothing is named: the verb's own page
+        assert "Usage: bonemri" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [m for m, chosen in estimators.registry.items() if "bounds" in chosen.options])
+def test_the_example_of_bounds_is_one_of_the_methods_own(method, capsys):
+    """It is told, it is accepted by the method, and it names an unknown that the method has."""
+    example = guide.bounds_example(estimators.get(method))
+    fat = estimators.get(method).modality == "fat"
+    protocol = simulator.protocols.dixon_marrow if fat else simulator.protocols.ivim_marrow
+    files.write_scan(simulator.scan(phantoms.marrow_block(pdff=0.4), protocol), "scan.nc")
+    call = ("estimate", method, "scan.nc", *(TOLD.get(method, ())[:2]))
+    assert f"bounds must be as in {example}" in told(capsys, *call, "--set", "bounds=3")
+    assert cli.run([*call, "--set", f"bounds={example}", "-o", "bounded.nc"]) == 0
+
+
+def test_a_switch_is_set_as_python_writes_it():
+    for word in ("false", "False"):
+        assert cli.run(["simulate", "dixon_marrow", "--phantom", "marrow_block", "--set", f"R2_prime={word}"]) == 0
+
+
+def test_a_map_of_the_noise(dwi, capsys):
+    """As the number where it is one everywhere; only the voxels to fit count; another shape or place is refused."""
+    rng = np.random.default_rng(3)
+    noisy = dwi.copy(data=dwi.values + rng.normal(0, 2, dwi.shape))
+    save_series(noisy)
+    mask = np.ones((2, 3, 4), np.uint8)
+    mask[0, 0] = 0
+    save("mask.nii.gz", mask)
+    save("sd.nii.gz", np.where(mask, 2.0, 0.0))
+    xr.DataArray(np.where(mask, 2.0, 0.0), dims=("z", "y", "x"), name="sd").to_netcdf("sd.nc", engine="h5netcdf")
+    for given, out in (("2", "number"), ("sd.nii.gz", "nifti"), ("sd.nc", "netcdf")):
+        assert cli.run(["estimate", "adc", "dwi.nii.gz", "--mask", "mask.nii.gz", "--sigma", given, "-o", out]) == 0
+        np.testing.assert_array_equal(read_map(out, "adc_sd"), read_map("number", "adc_sd"))
+        assert json.loads(Path(out, "estimate.json").read_text())["sigma"] == "given"
+    said = json.loads(Path("nifti/estimate.json").read_text())
+    assert said["inputs"]["sigma"]["sha256"] == files.sha256("sd.nii.gz")
+    # twice the noise in a voxel is twice its standard error, and no other's
+    save("more.nii.gz", np.where(np.arange(24).reshape(2, 3, 4) == 20, 4.0, 2.0))
+    assert cli.run(["estimate", "adc", "dwi.nii.gz", "--sigma", "more.nii.gz", "-o", "more"]) == 0
+    assert cli.run(["estimate", "adc", "dwi.nii.gz", "--sigma", "2", "-o", "same"]) == 0
+    ratio = (read_map("more", "adc_sd") / read_map("same", "adc_sd")).ravel()
+    np.testing.assert_allclose(ratio, np.where(np.arange(24) == 20, 2.0, 1.0), rtol=1e-6)
+    capsys.readouterr()
+    refused = "sigma map sd.nii.gz holds 0 in 4 of the 24 voxels to fit; the noise SD must be a positive number"
+    assert refused in told(capsys, "estimate", "adc", "dwi.nii.gz", "--sigma", "sd.nii.gz")
+    save("flat.nii.gz", np.ones((3, 3, 4)))
+    assert "sigma map flat.nii.gz has the shape" in told(
+        capsys, "estimate", "adc", "dwi.nii.gz", "--sigma", "flat.nii.gz"
+    )
+    save("moved.nii.gz", np.ones((2, 3, 4)), AFFINE + np.outer([0, 0, 9, 0], [0, 0, 0, 1]))
+    assert "sigma map moved.nii.gz lies 9 mm away" in told(
+        capsys, "estimate", "adc", "dwi.nii.gz", "--sigma", "moved.nii.gz"
+    )
+    assert "none.nii.gz: no such file" in told(capsys, "estimate", "adc", "dwi.nii.gz", "--sigma", "none.nii.gz")
+    assert "or a map (.nii, .nii.gz or .nc)" in told(capsys, "estimate", "adc", "dwi.nii.gz", "--sigma", "some")
+
+
+def test_an_option_that_may_be_a_map_is_read_as_one(dwi, capsys):
+    save("pdff.nii.gz", np.full((2, 3, 4), 0.5))
+    told_so = ["--protocol", "ivim_marrow"]
+    for out, pdff in (("map", "pdff.nii.gz"), ("number", "0.5")):
+        assert cli.run(["estimate", "ivim-fat-aware", "dwi.nii.gz", *told_so, "--set", f"pdff={pdff}", "-o", out]) == 0
+    np.testing.assert_array_equal(read_map("map", "D"), read_map("number", "D"))
+    assert json.loads(Path("map/estimate.json").read_text())["inputs"]["pdff"]["file"] == "pdff.nii.gz"
+    capsys.readouterr()
+    refused = told(capsys, "estimate", "ivim-segmented", "dwi.nii.gz", "--set", "threshold=pdff.nii.gz")
+    assert "threshold must be a number" in refused
+
+
 def test_a_mistake_of_ours_is_not_hidden(dwi, monkeypatch):
     monkeypatch.setattr(files, "read", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -502,15 +622,16 @@ def test_there_is_no_progress_bar_in_a_pipe(dwi):
     assert done.stdout == "wrote adc\n"
 
 
-def test_help_answers_at_once():
+@pytest.mark.parametrize("call", ["--help", "estimate --help", "phantom -h", "simulate --help", "validate --help"])
+def test_help_answers_at_once(call):
     """What makes a start slow is what it imports: the verbs import theirs when they run."""
     heavy = ("numpy", "numba", "xarray", "scipy", "sympy", "matplotlib", "nibabel", "pandas")
     code = (
-        "import atexit, sys; sys.argv = ['bonemri', '--help']; from bonemri.cli import main; "
+        f"import atexit, sys; sys.argv = {['bonemri', *call.split()]}; from bonemri.cli import main; "
         f"atexit.register(lambda: print(*[m for m in {heavy} if m in sys.modules], file=sys.stderr)); main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "estimate" in done.stdout
+    assert "Usage: bonemri" in done.stdout
     assert done.stderr.split() == []
 
 
