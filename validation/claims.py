@@ -29,6 +29,7 @@ KINDS = {
     "relative_model_error": "relative model error of {q}",
     "recovery": "relative error of {q} without noise",
     "residual": "largest residual of a noise-free fit over S0, with a status",
+    "swaps": "voxels with water and fat swapped and no flag:",
     "sensitivity": "change of the model error of {q} under '{confounder}'",
     "rmse_to_exact": "RMSE of {q} over that of the exact posterior mean",
     "rank_calibration": "distance of the ranks of {q} from uniform",
@@ -36,7 +37,7 @@ KINDS = {
     "gain_on_prior": "RMSE of {q} over that of the prior mean",
 }
 # Numbers that are printed in per cent (efficiencies, rates, relative errors): inside they are 0 to 1.
-FRACTIONS = ("efficiency", "coverage", "prior_coverage", "flagged_rate", "relative_model_error")
+FRACTIONS = ("efficiency", "coverage", "prior_coverage", "flagged_rate", "relative_model_error", "swaps")
 # How a number on trial is printed: factor, unit.
 PRINTED = {"fraction": (100.0, " %"), "points": (100.0, " % points"), "mm2/s": (1e3, " x 1e-3 mm2/s")}
 # How a tissue value is printed: symbol, factor, unit.
@@ -47,6 +48,8 @@ SHOWN = {
 }  # fmt: skip
 # These are read off other experiments than the grid of cells.
 OVER_PRIOR = ("rmse_to_exact", "rank_calibration", "prior_coverage", "gain_on_prior")
+# These may be claimed of the images of a study.
+ON_IMAGES = ("swaps", "flagged_rate")
 DOMAINS = ("all", "identifiable", "elsewhere", "over_twice", "all_under_half")
 _CHOICES = {
     "kind": tuple(KINDS),
@@ -58,7 +61,7 @@ _CHOICES = {
     "prior": ("declared", "wrong"),
 }
 _KEYS = {"id", "estimator", "quantity", "measurand", "protocol", "variant", "snr", "domain", "limit", "flag",
-         "confounder", "strength", "reason", "source", *_CHOICES}  # fmt: skip
+         "confounder", "strength", "image", "reason", "source", *_CHOICES}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class Claim:
     """One claim of one estimator about one quantity.
 
     ``window`` is closed; an open side is infinite. ``snr`` empty means every SNR that is tried. ``variant`` names
-    options other than the estimator's defaults, as a study states them.
+    options other than the estimator's defaults, as a study states them; ``image`` one of its images, on which `swaps`
+    and flags are claimed.
     """
 
     id: str
@@ -135,6 +139,7 @@ class Claim:
     flag: str = "not_identifiable"
     confounder: str = ""
     strength: float = math.nan
+    image: str = ""
     prior: str = "declared"
     expect: str = "holds"
     reason: str = ""
@@ -158,8 +163,8 @@ class Claim:
         )
         where = [f"rung {self.rung}"] if self.kind not in OVER_PRIOR else [f"{self.prior} prior"]
         where += [f"SNR {'/'.join(f'{s:g}' for s in self.snr)}"] if self.snr else []
-        where += [text for text in (self.variant, self.protocol) if text]
-        where += [str(self.domain)] if self.kind not in OVER_PRIOR else []
+        where += [text for text in (self.image, self.variant, self.protocol) if text]
+        where += [str(self.domain)] if self.kind not in OVER_PRIOR and not self.image else []
         where += [f"nuisances {self.nuisances}"] if self.nuisances != "both" else []
         known = "known to miss: " if self.expect == "fails" else ""
         return f"{known}{what} {_window_text(self.window, self.unit)}; {', '.join(where)}"
@@ -247,13 +252,17 @@ def _claims(path: Path, entry: Mapping[str, Any]) -> list[Claim]:
             raise InputError(f"{where}: unknown field {key!r}; one of {', '.join(sorted(_KEYS))}")
         if key in _CHOICES and value not in _CHOICES[key]:
             raise InputError(f"{where}: {key} = {value!r}; one of {', '.join(_CHOICES[key])}")
-    for key in ("estimator", "measurand", "protocol", "variant", "flag", "confounder", "reason", "source"):
+    for key in ("estimator", "measurand", "protocol", "variant", "flag", "confounder", "image", "reason", "source"):
         if key in entry and not isinstance(entry[key], str):
             raise InputError(f"{where}: {key} = {entry[key]!r}; text is expected")
     if entry.get("expect") == "fails" and not (entry.get("reason") and entry.get("source")):
         raise InputError(f"{where}: a declared failure needs a reason and a source")
     if entry["kind"] == "sensitivity" and not (entry.get("confounder") and _is_number(entry.get("strength"))):
         raise InputError(f"{where}: a sensitivity needs a confounder and its strength")
+    if entry["kind"] == "swaps" and not entry.get("image"):
+        raise InputError(f"{where}: swaps are claimed of an image; name it: image = ...")
+    if entry.get("image") and entry["kind"] not in ON_IMAGES:
+        raise InputError(f"{where}: kind = {entry['kind']!r} with an image; one of {', '.join(ON_IMAGES)}")
     quantities = entry["quantity"] if isinstance(entry["quantity"], list) else [entry["quantity"]]
     if not quantities or not all(isinstance(q, str) and q for q in quantities):
         raise InputError(f"{where}: quantity = {entry['quantity']!r}; a name or a list of names is expected")
@@ -341,6 +350,8 @@ def _range_text(limits: tuple[str, float, float]) -> str:
 def _window_text(window: tuple[float, float], unit: str) -> str:
     scale, text = PRINTED.get(unit, (1.0, "" if unit == "1" else f" {unit}"))
     low, high = (edge * scale for edge in window)
+    if low == high == 0:
+        return "none"
     if high == INFINITY:
         return f"at least {low:g}{text}"
     if low == -INFINITY or low == 0:

@@ -29,11 +29,19 @@ class Exhibit:
     made: Any
 
 
+IMAGES = "images"  # made by the trial itself, of the images of its study
+
+
 def registry() -> dict[str, Exhibit]:
     """All exhibits by name; their modules load when one is asked for."""
-    from . import departures, discriminant, reproducibility, structure
+    from . import departures, discriminant, reproducibility, structure, swaps
 
     found = [
+        Exhibit(
+            IMAGES, "Is water taken for fat?",
+            "Images whose field is wide, broken or in pieces: a voxel of water at one field looks much like one of "
+            "fat at another. The true field above, below what the first estimator made of it.", swaps,
+        ),
         Exhibit(
             "reproducibility", "Vials at six sites",
             "One phantom, three vendors' settings at two fields, and at each site a temperature, a B1 and a field of "

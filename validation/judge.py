@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics, prior
+from . import metrics, prior, swaps
 from .claims import OVER_PRIOR, Claim
 from .defendant import Defendant
 from .metrics import Evidence
@@ -25,6 +25,7 @@ def judge(
     records: Sequence[Record],
     sensitivities: Mapping[tuple[str, str, str, str, float], float],
     priors: Sequence[Record] = (),
+    images: Sequence[Record] = (),
 ) -> tuple[Table, list[Judgement], list[str]]:
     """Try every claim on every record of its domain.
 
@@ -37,6 +38,8 @@ def judge(
         (estimator, confounder, quantity, measurand, strength) -> change of the model error.
     priors : sequence of dict
         Results over a prior, from `prior.run`.
+    images : sequence of dict
+        Results on images of a known field, from `swaps.run`.
 
     Returns
     -------
@@ -48,7 +51,7 @@ def judge(
     claims = [(defendant, claim) for defendant in defendants for claim in defendant.sheet.claims
               if claim.estimator == defendant.accused]  # fmt: skip
     for defendant, claim in claims:
-        for record in _rows_of(defendant, claim, records, sensitivities, priors):
+        for record in _rows_of(defendant, claim, records, sensitivities, priors, images):
             tried.append((replace(claim, estimator=defendant.name), record, _evidence(defendant, claim, record)))
     found = metrics.verdicts([e for _, _, e in tried], [c.expect for c, _, _ in tried])
     rows = []
@@ -59,7 +62,7 @@ def judge(
         rows.append(row)
         used.add(id(record))
         by_claim.setdefault((claim.estimator, claim.id), []).append((row, evidence, verdict))
-    rows += [_row(record, None, "") for record in records if id(record) not in used]
+    rows += [_row(record, None, "") for record in (*records, *images) if id(record) not in used]
     order = {defendant.name: number for number, defendant in enumerate(defendants)}
     rows.sort(key=lambda row: order[row["estimator"]])  # stable: cases stay in their order within an estimator
     judgements = [
@@ -74,12 +77,17 @@ def _rows_of(
     records: Sequence[Record],
     sensitivities: Mapping[tuple[str, str, str, str, float], float],
     priors: Sequence[Record],
+    images: Sequence[Record],
 ) -> list[Record]:
     """The records that a claim speaks of."""
     measurand = claim.measurand or claim.quantity
     if claim.kind in OVER_PRIOR:
         return [r for r in priors if r["estimator"] == defendant.name and r["quantity"] == claim.quantity
                 and r["prior"] == claim.prior and (not claim.snr or r["snr"] in claim.snr)]  # fmt: skip
+    if claim.image:
+        measurand = swaps.SWAPS if claim.kind == "swaps" else measurand
+        return [r for r in images if r["estimator"] == defendant.name and r["image"] == claim.image
+                and r["measurand"] == measurand]  # fmt: skip
     if claim.kind == "sensitivity":
         key = (defendant.name, claim.confounder, claim.quantity, measurand, claim.strength)
         if key not in sensitivities:
@@ -140,10 +148,14 @@ def _of_kind(defendant: Defendant, claim: Claim, r: Record) -> Evidence:
             return replace(ABSENT, note=f"{defendant.name} gives no {name}")
         n = r["n"] if claim.interval == "symmetric" else r["n_intervals"]
         return metrics.binomial_evidence(round(rate * n), n, window)
+    if kind == "swaps":
+        return metrics.exact_evidence(r["mean"], window)
     if kind == "flagged_rate":
         if not r["has_status"]:
             return replace(ABSENT, note=f"{defendant.name} gives no status")
         rate = r["flagged_rate"] if claim.flag == "any" else r["flags"].get(claim.flag, 0.0)
+        if "image" in r:  # its voxels are decided together
+            return metrics.exact_evidence(rate, window)
         return metrics.binomial_evidence(round(rate * r["n"]), r["n"], window)
     if kind in ("model_error", "relative_model_error"):
         scale = 1.0 if kind == "model_error" else 1 / r["truth"]

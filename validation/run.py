@@ -18,7 +18,7 @@ import xarray as xr
 
 from .. import estimators
 from ..errors import InputError
-from . import budget, confounders, exhibits, experiment, judge, prior
+from . import budget, confounders, exhibits, experiment, judge, prior, swaps
 from . import study as studies
 from .claims import Sheet
 from .defendant import Defendant, outsider, registered
@@ -99,7 +99,7 @@ def run(
     store = Store(None if out is None else make_folder(out), resume)
     records: list[experiment.Record] = []
     reasons: list[str] = []
-    points, over_prior, budgets = [], [], []
+    points, over_prior, budgets, on_images, pictures = [], [], [], [], []
     plans = [
         experiment.Plan(
             each.study, protocol_of(each.study.protocol), each.study.seed if seed is None else int(seed), quick
@@ -121,11 +121,17 @@ def run(
         curves, crooked = confounders.run(plan, each.defendants)
         points.append(curves)
         over_prior += prior.run(plan, each.defendants, store)
+        seen = swaps.run(plan, each.defendants, store, workers)
+        on_images += seen
+        pictures.append(swaps.pictures(plan, each.defendants, seen))
+        broken += [record["reason"] for record in seen if record["reason"]]
         budgets.append(budget.run(plan, each.defendants))
-        reasons += [reason for reason in [*broken, *crooked] if reason not in reasons]
+        reasons += [reason for reason in dict.fromkeys([*broken, *crooked]) if reason not in reasons]
     confounded = xr.concat(points, "point") if len(points) > 1 else points[0]
     defendants = [defendant for each in charges for defendant in each.defendants]
-    table, judgements, findings = judge.judge(defendants, records, confounders.sensitivities(confounded), over_prior)
+    changes = confounders.sensitivities(confounded)
+    table, judgements, findings = judge.judge(defendants, records, changes, over_prior, on_images)
+    shown = dict([(exhibits.IMAGES, picture) for picture in pictures if picture][:1])
     first = charges[0].study
     return Trial(
         name=first.name if len(charges) == 1 else "all",
@@ -136,7 +142,7 @@ def run(
         confounders=confounded,
         prior=prior.dataset(over_prior),
         budget=xr.concat(budgets, "line"),
-        exhibits=_exhibits(study, estimator, plans[0].seed, quick, charges),
+        exhibits=shown | _exhibits(study, estimator, plans[0].seed, quick, charges),
         findings=findings,
         reasons=reasons,
         provenance=_provenance(charges, plans),

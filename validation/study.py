@@ -15,11 +15,13 @@ from typing import Any
 from ..errors import InputError
 from ..simulator import tissues
 from .claims import RUNGS, SHOWN
+from .images import Images
+from .images import read as read_images
 
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",
           "subjects_quick", "nuisances", "ranges", "base", "tell", "protocols", "grid", "confounder", "budget",
-          "prior", "exhibits"}  # fmt: skip
+          "prior", "exhibits", "image"}  # fmt: skip
 _GRID = {"name", "rung", "snr", "n", "n_elsewhere", "n_quick", "n_intervals", "sigma", "nuisances", "quick", "full",
          "estimators", "values", "replicates", "protocol", "variant", "options", "equation", "held",
          "tell"}  # fmt: skip
@@ -118,6 +120,7 @@ class Study:
     confounders: tuple[Confounder, ...]
     budget: Mapping[str, Any]
     prior: Mapping[str, Any]
+    images: tuple[Images, ...]
     exhibits: tuple[str, ...]
     text: str
     path: Path
@@ -190,6 +193,7 @@ def load(path: str | Path) -> Study:
         confounders=tuple(_confounder(path, entry, tell) for entry in content.get("confounder", [])),
         budget=tables["budget"],
         prior=tables["prior"],
+        images=_images(path, content.get("image", [])),
         exhibits=tuple(content.get("exhibits", ())),
         text=text,
         path=path,
@@ -206,6 +210,18 @@ def _check_values(path: Path, base: Any, ranges: Any) -> None:
     for name, ends in ranges.items():
         if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)) and ends[0] <= ends[1]):
             raise InputError(f"{path}: [ranges] {name} = {ends!r}; [low, high] is expected")
+
+
+def _images(path: Path, entries: Any) -> tuple[Images, ...]:
+    """The images of a study; claims speak of them by name, so names are unique."""
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: image = {entries!r}; [[image]] tables are expected")
+    found = tuple(read_images(path, entry) for entry in entries)
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: image {twice!r} occurs twice; names are unique")
+    return found
 
 
 def _cases(grid: Mapping[str, Any], study: Study) -> Iterator[Case]:

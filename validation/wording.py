@@ -304,6 +304,8 @@ def allowed(window: tuple[float, float], unit: str) -> str:
         return f"≥ {tried_number(low, unit)}"
     if np.isinf(low):
         return f"≤ {tried_number(high, unit)}"
+    if low == high == 0:
+        return "none"
     if low == -high and high > 0:
         return f"± {tried_number(high, unit)}"
     return f"{tried_number(low, unit)} to {tried_number(high, unit)}"
