@@ -14,13 +14,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from . import equations, sequences
+from . import equations, sequences, tissues
 from .acquisition import noise
 from .acquisition.protocol import FatSuppression, Protocol, protocols
 from .acquisition.scanner import Scanner
 from .model import Model
 from .rungs import Engine, KSpace, Matched, PlayedKSpace, Pools, Scannable, unknowns_of
 from .sequences import Sequence, pulseq
+from .sequences.sequence import INVISIBLE, TEMPERATURE
 
 RUNGS = ("matched", "pools", "engine", "scan")
 
@@ -68,7 +69,9 @@ def scan(
         Called now and then with the fraction done, 0 to 1, where a scan takes long.
     **switches
         Confounders of the sequence, off unless given; ``sequences.get(name).switches`` lists them. Rung `pools` has
-        all of them, the rungs `engine` and `scan` those that are no property of the closed form.
+        all of them, the rungs `engine` and `scan` those that are no property of the closed form. ``temperature`` (C)
+        moves the water of the phantom, whose shifts are those of body temperature; an estimator is not told of it. A
+        temperature that the protocol states moves water alike, and is told.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def scan(
     _check_rung(rung, sequence, switches)
     _check_level(snr, noise_sd)
     _check_field(phantom, protocol)
-    grid = _grid(phantom)
+    grid, acting = _grid(phantom), switches
     if rung == "matched":
         named = equation or protocol.equation
         model: Model = equations.get(named) if isinstance(named, str) else named
@@ -102,6 +105,7 @@ def scan(
         if equation is not None or values:
             raise InputError(f"rung {rung!r} sums the pools: equation and values go with rung 'matched'")
         sequence.check(**switches)
+        phantom, acting = _at_temperature(phantom, protocol, sequence, switches)
         for name in protocol.pulses:
             if name not in sequence.pulses:
                 known = " or ".join(sequence.pulses)
@@ -110,12 +114,12 @@ def scan(
         if rung in ("engine", "scan"):
             protocol = _read_on(grid, protocol)
         at = None if rung == "scan" else scanner
-        source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, switches, at)
+        source = (Engine if rung == "engine" else Pools)(sequence, phantom.pools, grid, acting, at)
     if rung == "scan":
         whole = PlayedKSpace if sequence is pulseq.pulseq_file else KSpace
-        kspace = whole(sequence, phantom.pools, grid, switches, scanner)
+        kspace = whole(sequence, phantom.pools, grid, acting, scanner)
         protocol = pulseq.imaged(protocol) if sequence is pulseq.pulseq_file else protocol
-        ideal = _ideal(sequence, phantom, grid, switches)
+        ideal = _ideal(sequence, phantom, grid, acting)
         image = _through_kspace(kspace, ideal, protocol, snr, noise_sd, seed, combine, progress)
     else:
         origin, signal = source, source.signal(protocol)
@@ -123,7 +127,7 @@ def scan(
             signal = np.abs(signal, out=signal) if signal.dtype == float else np.abs(signal)
         image = _label(signal, protocol, grid)
         if rung == "engine" or scanner is not None:
-            source = _ideal(sequence, phantom, grid, switches)
+            source = _ideal(sequence, phantom, grid, acting)
         image.attrs["signal_reference"] = _reference(signal, source, sequence, protocol, own=source is origin)
     image.attrs.update(
         {name: grid.attrs[name] for name in ("affine", "voxel_size") if name in grid.attrs and name not in image.attrs},
@@ -312,7 +316,36 @@ def _of_file(phantom: Scannable, path: str | Path) -> Protocol:
     return pulseq.protocol_of(path, field, (dz, dy, dx), (nz, ny, nx), longest)
 
 
-# -- the array, its reference signal, and what may be asked
+# -- the body, the array, its reference signal, and what may be asked
+
+
+@dataclasses.dataclass(frozen=True)
+class _Body:
+    """What is scanned, where that is not the phantom as it stands."""
+
+    truth: xr.Dataset
+    pools: xr.Dataset
+
+
+def _at_temperature(
+    phantom: Scannable, protocol: Protocol, sequence: Sequence, switches: Mapping[str, Any]
+) -> tuple[Scannable, dict[str, Any]]:
+    """The phantom at the temperature of the switch, else of the protocol; and the switches that are left.
+
+    The lines of water move, those of fat and macromolecules stand; density and relaxation stay as they are.
+    """
+    left = {name: value for name, value in switches.items() if name != TEMPERATURE}
+    celsius = switches.get(TEMPERATURE)
+    celsius = protocol.get(TEMPERATURE) if celsius is None else celsius
+    if TEMPERATURE not in sequence.switches or celsius is None:
+        return phantom, left
+    if np.ndim(celsius):
+        raise InputError(f"protocol {protocol.name}: temperature changes from point to point: expected one (C)")
+    moved = tissues.water_shift(float(celsius)) - tissues.water_shift()
+    still = phantom.pools["kind"].isin(("fat", *INVISIBLE))
+    shift = phantom.pools["shift"] + xr.where(still, 0.0, moved)
+    shift = shift.transpose(*phantom.pools["shift"].dims)
+    return _Body(phantom.truth, phantom.pools.assign(shift=shift)), left
 
 
 def _grid(phantom: Scannable) -> xr.DataArray:

@@ -15,7 +15,16 @@ from ..acquisition.events.timeline import Block, Gradient, Repeat, Timeline, rf_
 from ..acquisition.kspace import trajectory
 from ..acquisition.protocol import Protocol
 from .parts import at_point, one_repetition, repetitions, sample, setting, sum_of_lines, turn_length
-from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
+from .sequence import (
+    INVISIBLE,
+    TEMPERATURE,
+    TEMPERATURE_MEANS,
+    Played,
+    Pool,
+    Sequence,
+    check_temperature,
+    is_finite,
+)
 
 POLARITIES = ("monopolar", "bipolar")
 EXCITATION = {"shape": "hard", "duration": 100e-6}
@@ -206,6 +215,7 @@ def _check(
     initial_phase: Any = 0.0,
     first_echo_phase: Any = 0.0,
     bipolar_phase: Any = 0.0,
+    temperature: Any = None,
 ) -> None:
     if not isinstance(R2_prime, bool):
         raise InputError(f"R2_prime is {R2_prime!r}: expected True or False")
@@ -217,6 +227,7 @@ def _check(
     for name, value in phases.items():
         if not is_finite(value):
             raise InputError(f"{name} is {value!r}: expected a number (rad)")
+    check_temperature(temperature)
 
 
 def _at_TE_zero(protocol: Protocol) -> Protocol:
@@ -236,6 +247,7 @@ gradient_echo = Sequence(
         "initial_phase": "phase of all pools at TE 0 (rad)",
         "first_echo_phase": "phase error of the first echo after each excitation (rad)",
         "bipolar_phase": "phase error of every second echo of a bipolar train (rad)",
+        TEMPERATURE: TEMPERATURE_MEANS,
     },
     reference=_at_TE_zero,
     reference_point="TE 0, extrapolated",

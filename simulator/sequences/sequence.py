@@ -13,9 +13,15 @@ from ...errors import InputError
 from ..acquisition.events.timeline import Timeline
 from ..acquisition.noise import REFERENCE_POINT
 from ..acquisition.protocol import Protocol
+from ..acquisition.settings import SETTINGS, is_number
 
 INVISIBLE = ("macromolecule", "mineral", "phosphorus")
 """Kinds without a 1H echo: no 1H at all, or 1H whose T2 (tens of microseconds) has ended long before any echo."""
+
+TEMPERATURE = "temperature"
+"""Name of the switch that moves water before a sequence sees it: of those in whose signal water and fat beat."""
+
+TEMPERATURE_MEANS = "of the body (C): water moves with it in the spectrum, fat does not; 37 unless given"
 
 
 @dataclass(frozen=True)
@@ -166,3 +172,16 @@ class Sequence:
 def is_finite(value: Any) -> bool:
     """Tell a finite number from everything else."""
     return isinstance(value, (int, float, np.integer, np.floating)) and bool(np.isfinite(value))
+
+
+def check_temperature(celsius: Any) -> None:
+    """Refuse what is no temperature of a body (C); None stands for none given.
+
+    Raises
+    ------
+    InputError
+        It is no number, or out of the range that makes sense.
+    """
+    limit = SETTINGS[TEMPERATURE]
+    if celsius is not None and not (is_number(celsius) and limit.low <= celsius <= limit.high):
+        raise InputError(f"temperature is {celsius!r}: expected a number from {limit.low:g} to {limit.high:g} (C)")

@@ -31,7 +31,16 @@ from .parts import (
     sum_of_lines,
     turn_length,
 )
-from .sequence import INVISIBLE, Played, Pool, Sequence, is_finite
+from .sequence import (
+    INVISIBLE,
+    TEMPERATURE,
+    TEMPERATURE_MEANS,
+    Played,
+    Pool,
+    Sequence,
+    check_temperature,
+    is_finite,
+)
 
 EXCITATION = {"shape": "hard", "duration": 50e-6}
 REFOCUSING = {"shape": "hard", "duration": 100e-6}
@@ -208,10 +217,11 @@ def check(*, off_resonance: Any = 0.0) -> None:
         raise InputError(f"off_resonance is {off_resonance!r}: expected a number (Hz)")
 
 
-def _check_dixon(*, R2_prime: Any = True, off_resonance: Any = 0.0) -> None:
+def _check_dixon(*, R2_prime: Any = True, off_resonance: Any = 0.0, temperature: Any = None) -> None:
     check(off_resonance=off_resonance)
     if not isinstance(R2_prime, bool):
         raise InputError(f"R2_prime is {R2_prime!r}: expected True or False")
+    check_temperature(temperature)
 
 
 def _at_the_echo(protocol: Protocol) -> Protocol:
@@ -236,6 +246,7 @@ spin_echo_dixon = Sequence(
     switches={
         "R2_prime": "False leaves out what the field inside a voxel adds to 1/T2",
         "off_resonance": "of all pools (Hz)",
+        TEMPERATURE: TEMPERATURE_MEANS,
     },
     reference_point="the spin echo",
     reference=_at_the_echo,
