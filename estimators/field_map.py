@@ -25,7 +25,8 @@ NODES = 12  # of the grid for each turn of the fastest term: the expansion about
 ROOM = 5  # minima kept of each voxel
 CAP = 30.0  # a minimum this much worse (in -log likelihood) than the best is not considered: 7.7 sigma
 STEP_COST, STEP = 9.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-9)
-LOOSE = 0.11  # of the cost of steps: a choice that changes where neighbours bind so much less is called ambiguous
+LOOSE = 0.11  # of the cost of steps: a choice that changes where neighbours bind so much less, by a step that is
+# plausible, is called ambiguous: a part of its sheet may be swapped
 PLAUSIBLE = 300.0  # Hz; larger steps are not expected: bone, air and metal make 200 Hz at 3 T, slopes and noise add
 CERTAIN = 4.5  # SD: a swap that is called sure is rarer than this one-sided tail, 3e-6, at any distance of hypotheses
 UNIFORM = 4.0  # SD by which the misfit of a sheet of one composition may exceed what noise makes it
@@ -318,7 +319,6 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     loops = _compiled("field_sheets.py")
     loops.sheets(mine, other, gain, graph.beside, graph.step, graph.period, sheet, evidence, size)
     needed = _needed(size)
-    tied = label == loose
     exchanged = _weighed(found, values, tables, spread, graph, (label, second), sheet, size, evidence, needed)
     swap = exchanged[sheet]
     label[swap], second[swap] = second[swap], label[swap]
@@ -326,7 +326,11 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     bonds = (graph.beside, graph.cost, graph.step, graph.period)
     loops.settled(mine, other, *bonds, PLAUSIBLE, sheet, evidence, needed, sure)
     loops.borders(mine, other, gain, *bonds, SURE, sure)
-    sure &= tied & (evidence >= -AGAINST)
+    apart = np.abs(mine - other)
+    if graph.period:
+        apart = np.minimum(apart, graph.period - apart)
+    sure &= (label == loose) | (apart > PLAUSIBLE)
+    sure &= evidence >= -AGAINST
     for _ in range(CLOSE):
         closed = np.zeros(n_voxel, bool)
         loops.close(sheet, graph.beside, sure, closed)
