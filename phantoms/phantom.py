@@ -166,7 +166,7 @@ class Phantom:
             A scan that does not say where it lies, is oblique or lies beside the phantom; a property that varies
             inside a new voxel.
         """
-        pools, labels = regridding.regridded(self, regridding.lines_of(self, scan))
+        pools, labels = regridding.regridded(self, regridding.lines_of(self, scan), scan)
         return Phantom(pools, self.name, labels)
 
     def chi(self, outside: float | None = None) -> np.ndarray:

@@ -99,8 +99,12 @@ class Lines:
         return values
 
 
-def regridded(phantom: Phantom, lines: Sequence[Line]) -> tuple[xr.Dataset, xr.DataArray | None]:
+def regridded(
+    phantom: Phantom, lines: Sequence[Line], place: xr.DataArray | xr.Dataset | None = None
+) -> tuple[xr.Dataset, xr.DataArray | None]:
     """The pools and the labels of a phantom in new voxels.
+
+    Coordinates are those of `place` to the bit, where it has some: xarray then takes both for the same voxels.
 
     Raises
     ------
@@ -129,6 +133,10 @@ def regridded(phantom: Phantom, lines: Sequence[Line]) -> tuple[xr.Dataset, xr.D
         variables[str(name)] = (variable.dims, np.stack(rows), variable.attrs)
     found = xr.Dataset(variables, {name: pools[name] for name in ("pool", "pool_to", "kind")})
     found = _placed(found, pools, new.lines)
+    if place is not None:
+        near = SNAP * found.attrs["voxel_size"].min()
+        same = [d for d in SPACE if d in place.coords and np.allclose(place[d], found[d], rtol=0, atol=near)]
+        found = found.assign_coords({dim: place[dim].variable for dim in same})
     labels = phantom.labels
     if labels is None:
         return found, None
