@@ -20,6 +20,8 @@ from ..errors import InputError
 from ..simulator import kernels, threads
 
 RATES = 60.0 * np.expm1(np.linspace(0.0, np.log(11.0), 8))  # 1/s, 0 to 600: closer where tissue is
+SLOW = 180.0  # 1/s; of three echoes, which leave R2* open, faster rates are not considered
+TYPICAL = np.array([40.0])  # 1/s; tells the noise of three echoes
 REACH = 1000.0  # Hz; the field lies within, or within half a period of the echoes where that is less
 NODES = 12  # of the grid for each turn of the fastest term: the expansion about a node is then good to 1e-4 of a term
 ROOM = 5  # minima kept of each voxel
@@ -36,6 +38,7 @@ AGAINST = 6.0  # a choice that its own data speak against this much is called am
 CLOSE = 1  # times that voxels among ambiguous ones become ambiguous themselves
 SWEEPS = 60
 MAX_SNR = 1e4  # the noise is at least the typical signal over this: the minima themselves are no more exact
+ENOUGH, RAISED = 30, 1.1  # bright voxels that tell the noise again by the choice; variance above which that is used
 BRIGHT = 6.0  # standard deviations by which a voxel's power exceeds that of noise alone
 
 
@@ -100,7 +103,8 @@ def solve(
     common_phase : bool
         Whether water and fat have one phase.
     r2star_grid : (rate,), optional
-        1/s, rising; 0 to 600 in eight steps (three echoes: 40 alone, for they leave nothing to tell it by).
+        1/s, rising; 0 to 600 in eight steps (three echoes, which leave R2* open: to 180, about 40 where data and
+        neighbours do not decide).
     voxel_size : (3,), optional
         Along z, y, x, in any unit: neighbours that are farther apart bind less. Cubes without it.
     sigma : float or (z, y, x) array, optional
@@ -133,23 +137,37 @@ def solve(
     tables = _Tables.of(times, fat, rates, common_phase, reach)
     found = _Minima.of(values, tables)
     power = (values.real**2 + values.imag**2).sum(axis=1)
+    again = noise is None and freedom > 0
     if noise is None:
-        if freedom < 1:
+        if freedom < 1 and r2star_grid is not None:
             raise InputError(f"field map: {len(times)} echoes leave no residual to tell the noise by; give sigma")
-        from scipy import stats
-
-        variance = float(np.median(found.residual[:, 0])) / stats.chi2.median(freedom)
-        variance = max(variance, float(np.median(power)) / len(times) / MAX_SNR**2)
-        noise = float(np.sqrt(variance))
-    spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
-    expected = 2 * len(times)
-    bright = power > spread * (expected + BRIGHT * np.sqrt(2 * expected))
-    chosen = _choose(found, values, tables, spread, _Graph.of(inside, bright, voxel_size, tables.period))
+        typical = found if freedom > 0 else _Minima.of(values, _Tables.of(times, fat, TYPICAL, common_phase, reach))
+        least = float(np.median(power)) / len(times) / MAX_SNR**2
+        noise = float(np.sqrt(max(_variance(typical.residual[:, 0], max(freedom, 1)), least)))
+    while True:
+        spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
+        expected = 2 * len(times)
+        bright = power > spread * (expected + BRIGHT * np.sqrt(2 * expected))
+        chosen = _choose(found, values, tables, spread, _Graph.of(inside, bright, voxel_size, tables.period))
+        if not again or bright.sum() < ENOUGH:
+            break
+        # the least of several minima is too small a residual: that of the choice, where there is signal, tells better
+        again, better = False, _variance(chosen.residual[bright], freedom)
+        if better < RAISED * float(spread[0]):
+            break
+        noise = float(np.sqrt(better))
     ambiguous = np.zeros(mask.shape, bool)
     ambiguous[inside] = chosen.ambiguous
     for image, part in zip(images, (chosen.field, chosen.r2star, chosen.alternative, chosen.evidence), strict=True):
         image[inside] = part
     return FieldMap(images[0], images[1], ambiguous, images[2], images[3], noise, tables.period)
+
+
+def _variance(residual: np.ndarray, freedom: int) -> float:
+    """Of the noise of each real channel, from the median of residuals with so many degrees of freedom."""
+    from scipy import stats
+
+    return float(np.median(residual)) / float(stats.chi2.median(freedom))
 
 
 def _compiled(name: str) -> ModuleType:
@@ -287,6 +305,7 @@ class _Graph:
 class _Choice:
     field: np.ndarray
     r2star: np.ndarray
+    residual: np.ndarray
     alternative: np.ndarray
     evidence: np.ndarray
     ambiguous: np.ndarray
@@ -304,6 +323,8 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     field = np.ascontiguousarray(found.field[:, :width])
     count = np.maximum(count, 1)
     leaning = misfit + np.float32(CLOSER) * np.abs(field)
+    if len(tables.times) == 3:
+        leaning += _unlikely(found.r2star[:, :width])
     label, loose = (_settled(field, leaning, count, graph, graph.cost * bond) for bond in (1.0, LOOSE))
     del leaning
     others = misfit.copy()
@@ -339,7 +360,13 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     r2star = found.r2star[rows, label].astype(float)
     loops.unwrap(mine, graph.beside, graph.period, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64))
     evidence = np.where(alone, np.inf, 2 * evidence)
-    return _Choice(mine, r2star, other, evidence, unsure)
+    return _Choice(mine, r2star, found.residual[rows, label], other, evidence, unsure)
+
+
+def _unlikely(r2star: np.ndarray) -> np.ndarray:
+    """What a rate costs where the echoes leave it open: a log-normal population about that of marrow and muscle."""
+    cost: np.ndarray = 0.5 * (np.log((r2star + 60.0) / (TYPICAL[0] + 60.0)) / 0.35) ** 2
+    return cost.astype(np.float32)
 
 
 def _needed(size: np.ndarray) -> np.ndarray:
@@ -418,7 +445,7 @@ def _settled(field: np.ndarray, misfit: np.ndarray, count: np.ndarray, graph: _G
 
 def _rates(grid: np.ndarray | None, n_point: int) -> np.ndarray:
     if grid is None:
-        return RATES if n_point > 3 else np.array([40.0])
+        return RATES if n_point > 3 else RATES[RATES < SLOW]
     rates = np.atleast_1d(np.asarray(grid, float))
     if rates.ndim != 1 or not rates.size or not np.isfinite(rates).all() or (np.diff(rates) <= 0).any():
         raise InputError(f"field map: r2star_grid is {grid}; expected rising numbers, 1/s")
