@@ -39,9 +39,12 @@ MISFIT = 3.0
 degrees of freedom. Then the errors of the model exceed what the standard errors tell."""
 
 SHARED = 2.0
-"""Mean square residual of a neighbourhood over the noise variance, from which the misfit of its voxels is as large as
-the noise: then so may be the bias. It takes a hundred degrees of freedom at least, of which by noise alone 1 in 1e7
-neighbourhoods reaches it."""
+"""Mean square residual of a neighbourhood over the noise variance, from which its misfit is as large as the noise. By
+noise alone 1 in 1e7 neighbourhoods of a hundred degrees of freedom, the fewest that are asked, reaches it."""
+
+POINT = 0.01
+"""Error of PDFF that a misfit of the size seen in a neighbourhood must be able to make before its voxels are called
+outside the claimed domain: at high SNR any model is seen to be wrong long before it matters."""
 
 EXACT = 1e-6
 """Noise SD over the strongest echo, below which nothing is called noise: the digits of single precision."""
@@ -163,8 +166,11 @@ class Maps:
             least = np.maximum(sd, EXACT * np.abs(data).max(axis=1))
             over = self.cost / (freedom * least**2)
             misfit: np.ndarray = over > MISFIT**2
-        if not alone:
-            misfit |= good & (over > 1) & (noise_map.shared_excess(over, good, freedom, self.shape) > SHARED)
+            if not alone:
+                shared = noise_map.shared_excess(over, good, freedom, self.shape)
+                # as noise of the misfit's size would move it
+                moved = self.unit_sd["pdff"] * least * np.sqrt(np.maximum(shared - 1, 0))
+                misfit |= good & (over > 1) & (shared > SHARED) & (moved > POINT)
         return misfit
 
 

@@ -19,13 +19,14 @@ SPACE = 3  # the last axes of an image; of others, each place is an image of its
 LEAST = 60.0  # degrees of freedom below which residuals are pooled as they are: Student's t widens by 2 % there
 LOCAL = 400.0  # degrees of freedom of a neighbourhood: its SD is good to 3.5 %, and Student's t widens by .3 %
 PATCHES = 500  # neighbourhoods in an image at most: of a large one they are larger, and the SD better
-PARTS = 2.0  # blocks in the width (SD) of a neighbourhood
+NARROWEST = 2.0  # width (SD) of a neighbourhood in voxels at least: the differences themselves reach over two
+PARTS = 1.0  # blocks in the width (SD) of a neighbourhood
 TOLD = 5.0  # strongest echo over the noise SD: below it the field follows the noise, and the residual is too small
 RARE = 1e-4  # part of the good voxels that is left out as if it were artefacts; it lowers the SD by one in a thousand
 PASSES = 6  # from one number to a map: what is left out depends on the map
 FARTHEST = 4  # voxels; images interpolated by more than that are not foreseen
-GROWS = 1.25  # of the variance between neighbours and ones a voxel farther, from which noise is no longer called white
-SOME = 50_000  # voxels that tell how far it reaches
+GROWS = 1.15  # of the variance between neighbours and ones farther, from which noise is no longer called white
+SOME = 10_000  # voxels that tell how far it reaches
 ENOUGH = 100.0  # degrees of freedom of a neighbourhood that may speak for its voxels
 FAINT = 0.1  # voxels of the mean that are put into a neighbourhood that may have none
 CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
@@ -82,17 +83,14 @@ def between_neighbours(
     distances = {axis: _apart(residual, size, good, freedom, shape, axis) for axis in axes}
     variance = differences(residual, size, good, freedom, shape, distances)
     known = np.isfinite(variance)
-    if not known.any():
-        return None
-    rough = np.sqrt(_level(variance[known], freedom))
-    bright = good & (strongest > TOLD * rough)
-    if bright.any() and not bright.sum() == good.sum():
-        variance = differences(residual, size, bright, freedom, shape, distances)
-        known = np.isfinite(variance)
     one = freedom / (shared(len(axes)) * np.prod(list(distances.values())))
-    total = one * known.sum()
-    if total < LEAST:
+    if one * known.sum() < LEAST:
         return None
+    bright = good & (strongest > TOLD * np.sqrt(_level(variance[known], freedom)))
+    if bright.sum() < good.sum():
+        of_bright = differences(residual, size, bright, freedom, shape, distances)
+        if one * np.isfinite(of_bright).sum() >= LEAST:  # else what there is, is faint
+            variance, known = of_bright, np.isfinite(of_bright)
     return _mapped(variance, known, freedom, one, shape, axes)
 
 
@@ -169,20 +167,18 @@ def _apart(
 
     voxels = np.flatnonzero(good)
     voxels = voxels[:: -(-voxels.size // SOME)]
-    distance, before = 1, None
-    for step in range(1, min(FARTHEST, shape[axis] - 1) + 1):
+    levels: list[float] = []
+    for step in range(1, min(FARTHEST + 2, shape[axis] - 1) + 1):
         variance = differences(residual, size, good, freedom, shape, {axis: step}, voxels)
         variance = variance[np.isfinite(variance) & (variance > 0)]
         if variance.size < 2:
             break
-        level = float(np.log(variance).mean())
+        levels.append(float(np.log(variance).mean()))
         error = np.sqrt(shared(1) * float(polygamma(1, freedom / 2)) / variance.size)
-        if before is not None:
-            if level - before < np.log(GROWS) + 3 * np.sqrt(2) * error:
-                break
-            distance = step
-        before = level
-    return distance
+        # interpolated noise swings about its level at the distances beyond: two of them are asked
+        if step > 2 and np.mean(levels[-2:]) - levels[-3] < np.log(GROWS) + 3 * np.sqrt(1.5) * error:
+            return step - 2
+    return max(1, min(len(levels) - 2, FARTHEST))
 
 
 def _level(variance: np.ndarray, freedom: int) -> float:
@@ -209,17 +205,16 @@ def _mapped(
     if not level > 0:
         return NoiseMap(np.zeros(len(variance)), total)
     blocks = np.full(window.count, level)
-    count = kept = np.ones(1)
+    count = kept = np.zeros(window.count)
     for _ in range(PASSES):
         inside = here <= most * blocks[cell]
         count = np.bincount(cell[inside], minlength=window.count).astype(float)
         kept = np.bincount(cell[inside], here[inside], minlength=window.count)
         level = kept.sum() / count.sum()
-        ratio, effective = window.linear(kept / level, count)
-        blocks = level * ratio
+        blocks = level * window.linear(kept / level, count)
     many = np.bincount(cell, minlength=window.count) > 0
     weight = np.bincount(cell, minlength=window.count)[many]
-    told = one * effective[many]
+    told = one * window.effective(count)[many]
     excess = float(np.average(told / 2 * np.log(blocks[many] / level) ** 2, weights=weight))
     mean = 1 / float(np.average(1 / told, weights=weight))
     # how much of the map's departure from one number is more than chance, which alone makes it 1
@@ -279,7 +274,7 @@ class Window:
         # a Gaussian of width w counts as many as (4 pi w^2)^(D/2); along a short axis it holds what is there
         free, volume = list(axes), float(voxels)
         while True:
-            width = (volume ** (1 / len(free)) / np.sqrt(4 * np.pi)) if free else 0.0
+            width = max(NARROWEST, volume ** (1 / len(free)) / np.sqrt(4 * np.pi)) if free else 0.0
             short = [a for a in free if shape[a] < 2 * width]
             if not short:
                 break
@@ -325,30 +320,47 @@ class Window:
         square = np.maximum(self.moment(count, {}, square=True), 1e-300)
         return np.where(many, self.moment(sums, {}) / safe, 1.0), np.where(many, whole**2 / square, 0.0)
 
-    def linear(self, sums: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def linear(self, sums: np.ndarray, count: np.ndarray) -> np.ndarray:
         """As `constant`, by a plane laid through the neighbourhood: right at rims too, where that lies to one side.
 
         A tenth of a voxel of 1 is put into each neighbourhood: it decides where there is no other.
         """
-        slopes = [a for a, n in enumerate(self.grid) if n > 1 and self.widths[a] > 0]
-        size = 1 + len(slopes)
-        powers = [{}, *({a: 1} for a in slopes)]
-        matrix, spread = np.empty((self.count, size, size)), np.empty((self.count, size, size))
-        for i in range(size):
-            for j in range(i, size):
-                both: dict[int, int] = {}
-                for a in (*powers[i], *powers[j]):
-                    both[a] = both.get(a, 0) + 1
-                matrix[:, i, j] = matrix[:, j, i] = self.moment(count, both)
-                spread[:, i, j] = spread[:, j, i] = self.moment(count, both, square=True)
-        right = np.stack([self.moment(sums, p) for p in powers], axis=-1)
-        matrix += FAINT * np.eye(size)
+        first, matrix = self._plane(count)
+        right = np.stack([self.moment(sums, powers) for powers in self._powers], axis=-1)
         right[:, 0] += FAINT
-        spread[:, 0, 0] += FAINT
-        first = np.linalg.solve(matrix, np.broadcast_to(np.eye(size)[:, :1], (self.count, size, 1)))[..., 0]
         plain = right[:, 0] / matrix[:, 0, 0]
-        value = np.clip(np.einsum("bi,bi->b", first, right), 0.5 * plain, 2.0 * plain)
-        return value, 1 / np.einsum("bi,bij,bj->b", first, spread, first)
+        value: np.ndarray = np.clip((first * right).sum(axis=1), 0.5 * plain, 2.0 * plain)
+        return value
+
+    def effective(self, count: np.ndarray) -> np.ndarray:
+        """How many voxels the value of `linear` counts as, (block,)."""
+        first, _ = self._plane(count)
+        spread = self._matrix(count, square=True)
+        spread[:, 0, 0] += FAINT
+        value: np.ndarray = 1 / np.einsum("bi,bij,bj->b", first, spread, first)
+        return value
+
+    @property
+    def _powers(self) -> list[dict[int, int]]:
+        """Of the distances, in the terms of a plane: none, then one axis after the other."""
+        return [{}, *({a: 1} for a, n in enumerate(self.grid) if n > 1 and self.widths[a] > 0)]
+
+    def _plane(self, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the terms of a plane count in its value at the middle of the neighbourhood, and their products' sums."""
+        matrix = self._matrix(count)
+        matrix += FAINT * np.eye(matrix.shape[1])
+        unit = np.zeros((*matrix.shape[:2], 1))
+        unit[:, 0] = 1.0
+        return np.linalg.solve(matrix, unit)[..., 0], matrix
+
+    def _matrix(self, count: np.ndarray, square: bool = False) -> np.ndarray:
+        powers = self._powers
+        matrix = np.empty((self.count, len(powers), len(powers)))
+        for i, one in enumerate(powers):
+            for j, other in enumerate(powers[: i + 1]):
+                both = {a: one.get(a, 0) + other.get(a, 0) for a in (*one, *other)}
+                matrix[:, i, j] = matrix[:, j, i] = self.moment(count, both, square)
+        return matrix
 
     def spread(self, blocks: np.ndarray) -> np.ndarray:
         """Values of blocks at the voxels, linear between their middles, (voxel,)."""
