@@ -17,7 +17,10 @@ SIGNS = {
     "D_star_over_D": "D*/D", "D_star": "D*", "f_app": "apparent f", " x 1e": " × 1e",
 }  # fmt: skip
 POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]?\d+)\b")
-DOI = re.compile(r"doi:(10\.\d{4,9}/[^\s;,&<>()]+[^\s;,.&<>()])")
+DOI = re.compile(  # of escaped text: old ones have <, > and ; in them, and some brackets
+    r"doi:(10\.\d{4,9}/(?:(?:\(SICI\))?[\dX-]+\(\d+\)\d+:\d+&lt;[\w:-]+&gt;[\d.]+CO;2-\w"
+    r"|[^\s;,&<>()]+(?:\([^\s;,&<>()]+\)[^\s;,&<>()]*)*(?<!\.)))"
+)
 TYPICAL = re.compile(r"\b(typical|default|marrow|reference)\b", re.IGNORECASE)
 SNR = 100.0  # the noise level at which estimators are compared, or the nearest that was tried
 
