@@ -36,7 +36,7 @@ GRADIENTS: dict[str, tuple[int, ...]] = {"ignored": (), "slice": (-3,), "voxel":
     claims=CLAIMS,
     encoding="echo",
     aliases=ENCODINGS,
-    needs=(*NEEDS, "flip_angle", "TR", "B1"),
+    needs=NEEDS,
     signal="complex",
     spatial=True,
 )
@@ -89,20 +89,20 @@ def dixon(
     _check_unknowns(train, phases, extra)
     if gradient != "ignored" and (phases == "common" or any(extra.values())):
         raise InputError(f"dixon: gradient={gradient!r} goes with free phases, one R2* and even echoes alone")
-    weights = weights_of("dixon", protocol, T1_correction, T1_water, T1_fat, T1_water_sd, T1_fat_sd)
+    weights, told_of_T1 = weights_of("dixon", protocol, T1_correction, T1_water, T1_fat, T1_water_sd, T1_fat_sd)
     names = (*QUANTITIES, *(["t2star"] if t2star else []), *(["r2star_fat"] if rates == "two" else []))
     names += (*(["first_phase"] if first_echo == "free" else []), *(["bipolar_phase"] if bipolar else []))
     start = fat_start.field_of(
         data, mask, train, sigma, common=phases == "common", even=bipolar, first=first_echo == "free"
     )
-    notes = {}
+    notes: dict[str, Any] = {}
     if to_fit:
         made_of, spread = fitted_composition("dixon", data, mask, train, start, sigma)
-        train = train.with_spectrum(made_of)
-        notes = {**made_of._asdict(), "ndb_sd": spread}
+        train = train.with_spectrum(made_of, fat_from="fitted")
+        notes = {"ndb_sd": spread}
     maps = fitted(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
-        gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
+        told_of_T1=told_of_T1, gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
     return {**maps, "attrs": {**maps["attrs"], **notes}}
 

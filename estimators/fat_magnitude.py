@@ -17,8 +17,10 @@ from ..simulator import equations
 from ..simulator.water_fat import WaterFat
 from . import solver
 from .estimate import estimator
-from .fat_maps import CLAIMS, EXTRAS, MISFIT, QUANTITIES, doubts
+from .fat_maps import CLAIMS, EXTRAS, GIVEN, MISFIT, POOLED, QUANTITIES, doubts, noise_range
+from .fat_notes import notes_of
 from .fat_train import ENCODINGS, NEEDS, Train
+from .fat_weights import uncorrected
 from .status import Status
 from .uncertainty import noise_of
 
@@ -116,6 +118,9 @@ def dixon_magnitude(
         out["pdff_lo"] = np.where(ambiguous, np.fmin(x - e, y - d), x - e)
         out["pdff_hi"] = np.where(ambiguous, np.fmax(x + e, y + d), x + e)
     out["status"] = best.status | doubts(magnitude, out, noise)
+    told_by = POOLED if sigma is None else GIVEN
+    noise_notes = {"sigma": told_by, **noise_range(sd, np.isfinite(out["pdff"]))}
+    out["attrs"] = {**noise_notes, **notes_of(train), **uncorrected(train), "likelihood": chosen}
     for bit, where in ((Status.AMBIGUOUS, ambiguous), (Status.OUTSIDE_DOMAIN, misfit)):
         out["status"][where] |= np.uint16(bit)
     return out

@@ -12,8 +12,10 @@ from ..errors import InputError
 from . import fat_fit, noise_map
 from .fat_fraction import UNWEIGHTED, Fraction, Weights, fraction_of
 from .fat_gradient import slopes
+from .fat_notes import notes_of
 from .fat_start import Start
 from .fat_train import Train
+from .fat_weights import uncorrected
 from .status import Status
 from .uncertainty import Noise, noise_of
 
@@ -207,6 +209,7 @@ def fitted(
     names: tuple[str, ...],
     fraction: str = "real",
     weights: Weights = UNWEIGHTED,
+    told_of_T1: Mapping[str, Any] | None = None,
     gradient: tuple[int, ...] = (),
     **model: Any,
 ) -> dict[str, Any]:
@@ -225,6 +228,8 @@ def fitted(
         Of the quantities that are returned.
     fraction, weights
         As `fraction_of` takes them.
+    told_of_T1 : mapping, optional
+        What the attributes tell of the weights; without, what T1 makes of an uncorrected fraction.
     gradient : tuple of int
         Axes, counted from the last (-3 is z), along which the field's rise across a voxel is corrected for: it is read
         off a first fit, and held in a second.
@@ -241,7 +246,14 @@ def fitted(
         rises[:, here] = found[:, here]
         again = Start(maps.values["fieldmap"], maps.values["r2star"], start.ambiguous)
         freedom = _fill(maps, flat, mask, train, again, intervals, fraction, weights, model, rises)
-    return maps.finished(flat, freedom, sigma, intervals)
+    return _with_notes(maps.finished(flat, freedom, sigma, intervals), train, fraction, told_of_T1)
+
+
+def _with_notes(
+    out: dict[str, Any], train: Train, fraction: str, told_of_T1: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The estimate with what it tells of how it came about."""
+    return {**out, "attrs": {**out["attrs"], **notes_of(train, fraction), **(told_of_T1 or uncorrected(train))}}
 
 
 def _fill(
@@ -285,6 +297,7 @@ def without_fit(
     *,
     names: tuple[str, ...],
     fraction: str,
+    train: Train | None = None,
 ) -> dict[str, Any]:
     """As `fitted`, of what was found over the mask without residuals; `ambiguous` is (voxel of the mask,)."""
     maps = Maps(mask.shape, names)
@@ -294,4 +307,5 @@ def without_fit(
     maps.status[inside] |= np.where(ambiguous, Status.AMBIGUOUS, 0).astype(np.uint16)
     if intervals:
         maps.keep_ratio(inside, part)
-    return maps.finished(data.reshape(-1, data.shape[-1]), 0, sigma, intervals)
+    out = maps.finished(data.reshape(-1, data.shape[-1]), 0, sigma, intervals)
+    return out if train is None else _with_notes(out, train, fraction)

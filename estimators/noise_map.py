@@ -217,8 +217,9 @@ def _mapped(
     told = one * window.effective(count)[many]
     excess = float(np.average(told / 2 * np.log(blocks[many] / level) ** 2, weights=weight))
     mean = 1 / float(np.average(1 / told, weights=weight))
-    # how much of the map's departure from one number is more than chance, which alone makes it 1
-    share = max(0.0, 1 - 1 / excess) if excess > 0 and total > 4 * mean else 0.0
+    # how much of the map's departure from one number is more than chance, which alone makes it 1 and hardly ever that
+    chance = 1 + 2 * np.sqrt(2 * mean / total)
+    share = max(0.0, 1 - chance / excess) if excess > 0 and total > 4 * mean else 0.0
     logs = np.log(level) + share * np.log(blocks / level)
     found = 1 / (share**2 / mean + (1 - share**2) / total)
     return NoiseMap(np.sqrt(np.exp(window.spread(logs))), min(found, total))
