@@ -541,6 +541,8 @@ def run(arguments: Sequence[str]) -> int:
         message = error.format_message().strip().rstrip(".")
         if context is not None and message.startswith("No such command"):
             message += f"; the verbs are {', '.join(context.command.list_commands(context))}"
+        if message.startswith("Got unexpected extra argument") and place.endswith(" estimate"):
+            message += "; of a set of files, one an echo, name any one: the others are found"
         return _tell(f"{message}; see {place} --help")
     return status if isinstance(status, int) else 0
 

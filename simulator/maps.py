@@ -32,9 +32,12 @@ def as_labels(mask: xr.DataArray, what: str) -> xr.DataArray:
     """
     values = mask.values
     if values.dtype.kind not in "biu":
-        wrong = ~(np.isfinite(values) & (values == np.round(values)))
+        # a slope in the header brings integers back to a rounding of single precision
+        wrong = ~(np.isfinite(values) & (np.abs(values - np.round(values)) <= 1e-6 * np.maximum(np.abs(values), 1)))
         if wrong.any():
             raise InputError(f"{what} holds {values[wrong][0]:g}; a mask holds integers, 0 outside")
+        mask = mask.copy(data=np.round(values))
+        values = mask.values
     if values.min() < 0:
         raise InputError(f"{what} holds {values.min():g}; a mask holds integers of at least 0, 0 outside")
     if not values.any():

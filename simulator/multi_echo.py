@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError
 from . import files, nifti, phase_units
 from .acquisition.settings import FIELD, SETTINGS
+from .constants import GYROMAGNETIC
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,11 +35,20 @@ LONG_REPETITION, LARGE_ANGLE = 4.0, 45.0
 
 LONGEST_REPETITION = 20.0
 
-SMALLEST_ANGLE = 0.3
-"""Degrees: a smaller flip angle was given in rad."""
+SMALLEST_ANGLE = 0.8
+"""Degrees: a smaller flip angle was given in rad (46 degrees are 0.8 rad)."""
+
+SAME_FIELD = 0.01
+"""Part by which the field that a sidecar states and that of its frequency may differ: 3 T is often 2.89 T."""
+
+MOSTLY = 0.05
+"""Part of the voxels that may be negative in a magnitude, as interpolation leaves them; of a real part it is half."""
 
 NUMBERED = re.compile(r"(?<=echo-)(\d+)(?=[_.])|(?<=_e)(\d+)(?=[_.])")
 """The number of the echo in a file's name: ``echo-1`` of BIDS, ``_e1`` of dcm2niix."""
+
+PART = re.compile(r"(?:part-|_)(real|imag)(?:inary)?(?=[_.])")
+"""The part in a file's name: ``part-real`` of BIDS, ``_imaginary`` of dcm2niix."""
 
 CONSTANTS = {"MagneticFieldStrength": "field_strength", "RepetitionTime": "TR", "FlipAngle": "flip_angle"}
 
@@ -63,7 +73,8 @@ def read(
         4-D NIfTI (x, y, z, echo), complex or magnitude; of one slice also (x, y, echo); or one echo of a set whose
         names hold ``echo-1``, ``echo-2``, ... (BIDS) or ``_e1``, ``_e2``, ... (dcm2niix): the others are found.
     second : path, optional
-        The phase of a magnitude (rad), or the imaginary part where the names say ``part-real`` and ``part-imag``.
+        The phase of a magnitude (rad), or the imaginary part where the names say ``part-real`` and ``part-imag`` (BIDS)
+        or ``_real`` and ``_imaginary`` (dcm2niix).
     protocol : Protocol, optional
         Its constants come before those of the sidecar; its echo times are used where the sidecar has none.
     conjugate : bool
@@ -85,7 +96,7 @@ def read(
 
     single = _echo_files(path)
     parts = [_volumes(p, len(single)) for p in single]
-    values, header = _together(parts), parts[0][1]
+    values, header = _together(parts, single), parts[0][1]
     for other, (_, its) in zip(single[1:], parts[1:], strict=True):
         nifti.same_place(its.get_best_affine(), header.get_best_affine(), values.shape[2::-1], str(other))
     told: list[str] = []
@@ -98,8 +109,10 @@ def read(
         told.append("conjugated")
     if values.size == 0:
         raise InputError(f"{path} has no voxels: its shape is {values.shape}")
-    constants = _sidecar(single, protocol, values.shape[3])
+    constants = _sidecar(single, protocol, values.shape[3], told)
     echo = constants.pop("echo")
+    if second is not None:
+        _check_second_echoes(single, second, echo)
     order = np.argsort(echo, kind="stable")
     if (np.diff(order) != 1).any():
         values, echo = values[..., order], echo[order]
@@ -108,7 +121,7 @@ def read(
         dims=("z", "y", "x", "echo"),
         coords={"echo": ("echo", echo, _described("echo"))},
         name="signal",
-        attrs={"units": "1", "long_name": "signal", **_place(header.get_best_affine())},
+        attrs={"units": "1", "long_name": "signal", **_place(header)},
     )
     for name, value in constants.items():
         scan.coords[name] = ((), value, _described(name))
@@ -200,9 +213,17 @@ def _volumes(path: Path, count: int) -> tuple[np.ndarray, Any]:
     return values, header
 
 
-def _together(parts: list[tuple[np.ndarray, Any]]) -> np.ndarray:
+def _together(parts: list[tuple[np.ndarray, Any]], single: list[Path]) -> np.ndarray:
     """The images of several files along the echoes; those of one file are not copied."""
-    return parts[0][0] if len(parts) == 1 else np.concatenate([values for values, _ in parts], axis=3)
+    first = parts[0][0]
+    for (values, _), path in zip(parts, single, strict=True):
+        if values.shape != first.shape:
+            raise InputError(f"{path} has the shape {values.shape[:3]}; {single[0]}, of the same set, has "
+                             f"{first.shape[:3]} (x, y, z)")  # fmt: skip
+        if values.dtype != first.dtype:
+            kinds = ["complex" if array.dtype.kind == "c" else "real" for array in (values, first)]
+            raise InputError(f"{path} is {kinds[0]}; {single[0]}, of the same set, is {kinds[1]}")
+    return first if len(parts) == 1 else np.concatenate([values for values, _ in parts], axis=3)
 
 
 def _with_second(
@@ -213,17 +234,26 @@ def _with_second(
         raise InputError(f"{path} is complex; it needs no second input ({second})")
     single = _echo_files(second)
     parts = [_volumes(p, len(single)) for p in single]
-    other = _together(parts)
+    other = _together(parts, single)
     if np.iscomplexobj(other):
         raise InputError(f"{second} is complex; the second input is the phase (rad) of {path}")
     if other.shape != values.shape:
         raise InputError(f"{second} has the shape {other.shape}; {path} has {values.shape} (x, y, z, echo)")
     nifti.same_place(parts[0][1].get_best_affine(), header.get_best_affine(), values.shape[2::-1], str(second))
-    names = Path(path).name.lower(), Path(second).name.lower()
-    if "part-real" in names[0] and "part-imag" in names[1]:
+    parts_of = _part(path), _part(second)
+    if parts_of == ("imag", "real"):
+        raise InputError(f"{path} is an imaginary part and {second} a real one; give the real part first")
+    if parts_of == ("real", "imag"):
         told.append("real and imaginary part")
         complex_values: np.ndarray = values + 1j * other
         return complex_values
+    with np.errstate(invalid="ignore"):
+        below = np.count_nonzero(values < 0) / max(values.size, 1)
+    if below > MOSTLY:
+        raise InputError(
+            f"{path} is negative in {below:.0%} of its voxels; a magnitude has none: give the magnitude first "
+            "and its phase second, or real and imaginary parts whose names say so (part-real, part-imag)"
+        )
     phase, how = phase_units.in_radians(other, second, nifti.beside(single[0], ".json"))
     if how:
         told.append(how)
@@ -235,16 +265,41 @@ def _with_second(
     return turned
 
 
+def _part(path: str | os.PathLike[str]) -> str:
+    """What a file's name says that it holds: "real", "imag", or neither."""
+    found = PART.search(Path(path).name.lower())
+    return found.group(1) if found else ""
+
+
 # ----------------------------------------------------------------------------------------------------- the settings
 
 
-def _sidecar(single: list[Path], protocol: Protocol | None, volumes: int) -> dict[str, Any]:
+def _check_second_echoes(single: list[Path], second: str | os.PathLike[str], echo: np.ndarray) -> None:
+    """Refuse a second image whose sidecars state other echo times than those of the first, or another order.
+
+    A list of another length, or one time for all images, is what a converter left: it says nothing about the order.
+    """
+    places = [nifti.beside(file, ".json") for file in _echo_files(second)]
+    contents = [nifti.read_json(place) if place.is_file() else {} for place in places]
+    stated = [content.get("EchoTime") for content in contents]
+    times = stated[0] if len(stated) == 1 and isinstance(stated[0], list) else stated
+    numbers = [nifti.positive(time) for time in times]
+    wrong = [n for n, time in enumerate(numbers) if time is not None and abs(time - echo[n]) > 1e-6] \
+        if len(numbers) == echo.size > 1 else []  # fmt: skip
+    if wrong:
+        n = wrong[0]
+        place, other = places[n if len(places) > 1 else 0], single[n if len(single) > 1 else 0]
+        raise InputError(f"{place}: EchoTime of image {n + 1} is {numbers[n]:g}; that of {other} is {echo[n]:g}: both "
+                         "must have the same echoes, in the same order")  # fmt: skip
+
+
+def _sidecar(single: list[Path], protocol: Protocol | None, volumes: int, told: list[str]) -> dict[str, Any]:
     """Echo times and the constants of the sidecars: ``echo`` (echo,), ``field_strength``, ``TR``, ``flip_angle``."""
     places = [nifti.beside(file, ".json") for file in single]
     contents = [nifti.read_json(place) if place.exists() else {} for place in places]
     found: dict[str, Any] = {}
     for field, name in CONSTANTS.items():
-        if field in contents[0]:
+        if contents[0].get(field) is not None:
             found[name] = _constant(places[0], field, contents[0])
     if "flip_angle" in found:
         if found["flip_angle"] < SMALLEST_ANGLE:
@@ -256,6 +311,7 @@ def _sidecar(single: list[Path], protocol: Protocol | None, volumes: int) -> dic
         found["flip_angle"] = math.radians(found["flip_angle"])
     if found.get("field_strength", 0.0) > FIELD.high:
         raise InputError(f"{places[0]}: MagneticFieldStrength is {found['field_strength']:g}; it must be in T, as 3.0")
+    _compare_frequency(contents[0], found, told)
     echo = _echo_times(places, contents, volumes)
     if echo is None and protocol is not None and "echo" in protocol.table:
         echo = np.array(protocol.table["echo"])
@@ -296,7 +352,7 @@ def _echo_times(places: list[Path], contents: list[dict[str, Any]], volumes: int
                          "each image along the last axis, or is a set of files called echo-1, echo-2, ...")  # fmt: skip
     if times.size != volumes:
         raise InputError(f"{places[0]}: EchoTime has {times.size} value{'s' * (times.size != 1)} and the image "
-                         f"{volumes} echoes; it must be a list of {volumes} times (s)")  # fmt: skip
+                         f"{volumes} echoes along its last axis; it must be a list of {volumes} times (s)")  # fmt: skip
     return times
 
 
@@ -319,6 +375,22 @@ def _constant(place: Path, field: str, content: dict[str, Any]) -> float:
     return number
 
 
+def _compare_frequency(content: dict[str, Any], found: dict[str, Any], told: list[str]) -> None:
+    """Take the field from the scanner's frequency (MHz) where it is not stated; else say where the two disagree."""
+    frequency = nifti.positive(content.get("ImagingFrequency"))
+    if frequency is None or content.get("ImagedNucleus", "1H") != "1H":
+        return
+    field = frequency * 1e6 / GYROMAGNETIC["1H"]
+    if "field_strength" not in found:
+        if FIELD.low < field < FIELD.high:
+            found["field_strength"] = field
+            told.append(f"field strength of {field:.4g} T from ImagingFrequency")
+    elif abs(field / found["field_strength"] - 1) > SAME_FIELD:
+        told.append(
+            f"field strength of {found['field_strength']:g} T as stated, though ImagingFrequency says {field:.4g}"
+        )
+
+
 def _check_repetition(place: Path, found: dict[str, Any]) -> None:
     TR, angle = found.get("TR", 0.0), found.get("flip_angle", 90.0)
     if TR > LONGEST_REPETITION or (TR > LONG_REPETITION and angle < LARGE_ANGLE):
@@ -326,10 +398,12 @@ def _check_repetition(place: Path, found: dict[str, Any]) -> None:
         raise InputError(f"{place}: RepetitionTime is {TR:g}{at}; given in ms? It must be in s, as {TR / 1000:g}")
 
 
-def _place(affine: np.ndarray) -> dict[str, list[float]]:
-    """Where the voxels lie (mm), and how large they are (m; z, y, x)."""
+def _place(header: Any) -> dict[str, list[float]]:
+    """Where the voxels lie (as the header has it: mm), and how large they are (m; z, y, x)."""
+    affine = header.get_best_affine()
+    unit = {"meter": 1.0, "micron": 1e-6}.get(header.get_xyzt_units()[0], 1e-3)
     edges = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))[::-1]
-    return {"affine": [float(v) for v in affine.ravel()], "voxel_size": [float(edge) * 1e-3 for edge in edges]}
+    return {"affine": [float(v) for v in affine.ravel()], "voxel_size": [float(edge) * unit for edge in edges]}
 
 
 def _described(name: str) -> dict[str, str]:

@@ -298,10 +298,32 @@ def read_map(path: str | os.PathLike[str], scan: xr.DataArray, what: str) -> xr.
         raise InputError(f"{what} {path} is complex; it must be real")
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
+    affine = header.get_best_affine()
+    if values.ndim == 3:
+        values, affine = _along(values, affine, affine_of(scan))
     if values.ndim != 3 or values.shape[::-1] != shape:
         raise InputError(f"{what} {path} has the shape {values.shape}; the scan has {shape[::-1]} (x, y, z)")
-    same_place(header.get_best_affine(), affine_of(scan), shape, f"{what} {path}")
+    same_place(affine, affine_of(scan), shape, f"{what} {path}")
     return xr.DataArray(np.ascontiguousarray(values.T), dims=dims)
+
+
+def _along(values: np.ndarray, affine: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image with its axes in the order and sense of another, and its affine; an identity stands for "not stated".
+
+    Programs that draw masks often turn an image to a fixed order of axes; the voxels stay what they were.
+    """
+    from nibabel import orientations
+
+    if np.array_equal(affine, np.eye(4)) or np.array_equal(expected, np.eye(4)):
+        return values, affine
+    mine, theirs = (orientations.io_orientation(of) for of in (affine, expected))
+    if np.isnan(mine).any() or np.isnan(theirs).any() or np.array_equal(mine, theirs):
+        return values, affine
+    turn = orientations.ornt_transform(mine, theirs)
+    return (
+        orientations.apply_orientation(values, turn),
+        affine @ orientations.inv_ornt_aff(turn, values.shape),
+    )
 
 
 def same_place(affine: np.ndarray, expected: np.ndarray, shape: tuple[int, ...], what: str) -> None:

@@ -160,19 +160,23 @@ def in_radians(
 def _fills(scale: Scale, values: np.ndarray, known: np.ndarray) -> bool:
     """Tell whether a phase of another unit than rad wraps at the ends of this range.
 
-    Of n numbers all over a range the outermost is within 6/n of its end but for a chance of exp(-6).
+    A 0 is what a mask leaves, and says nothing. Of n numbers all over a range the outermost is within 6/n of its end
+    but for a chance of exp(-6).
     """
-    n = known.size
-    if n < MANY or not scale.fits(known):
+    if not scale.fits(known):  # zeros included: of most images this is all that has to be looked at
         return False
+    known = known[known != 0]
     middle, half = (scale.low + scale.high) / 2, (scale.high - scale.low) / 2
-    reach = (1 - min(0.1, max(0.02, 12 / n))) * half
+    if known.size < MANY:
+        return False
+    reach = (1 - min(0.1, max(0.02, 12 / known.size))) * half
     if float(known.min()) > middle - reach or float(known.max()) < middle + reach:
         return False
+    measured = np.where(values == 0, np.nan, values)
     leaps = 0
     for axis in range(values.ndim):
         with np.errstate(invalid="ignore"):
-            leaps += int(np.count_nonzero(np.abs(np.diff(values, axis=axis)) > LEAP * scale.turn))
+            leaps += int(np.count_nonzero(np.abs(np.diff(measured, axis=axis)) > LEAP * scale.turn))
     return leaps >= LEAPS
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bonemri import cli, estimators, simulator
 from bonemri.errors import InputError
-from bonemri.simulator import files, multi_echo, nifti, phase_units
+from bonemri.simulator import files, maps, multi_echo, nifti, phase_units
 from bonemri.simulator.acquisition import protocols
 
 AFFINE = np.array([[-1.5, 0, 0, 20.0], [0, 1.5, 0, -30.0], [0, 0, 4.0, 5.0], [0, 0, 0, 1]])
@@ -252,7 +253,198 @@ def test_real_and_imaginary_parts(truth):
     assert scan.attrs["reading"] == "real and imaginary part"
 
 
-def test_names_of_dcm2niix(truth):
+def test_real_and_imaginary_by_other_names_and_in_the_wrong_order(truth, capsys):
+    data = echoes(truth)
+    save("gre_real.nii.gz", data.real, SIDECAR)
+    save("gre_imaginary.nii.gz", data.imag)
+    assert cli.run(["estimate", "dixon", "gre_real.nii.gz", "gre_imaginary.nii.gz"]) == 0  # as dcm2niix calls them
+    check_maps("dixon", truth)
+    capsys.readouterr()
+    line = told(capsys, "estimate", "dixon", "gre_imaginary.nii.gz", "gre_real.nii.gz")
+    assert "gre_imaginary.nii.gz is an imaginary part and gre_real.nii.gz a real one; give the real part first" in line
+    save("a.nii.gz", data.real, SIDECAR)
+    save("b.nii.gz", data.imag)
+    assert re.search(r"a\.nii\.gz is negative in \d+% of its voxels; a magnitude has none", told(
+        capsys, "estimate", "dixon", "a.nii.gz", "b.nii.gz"
+    ))  # fmt: skip
+    m, p = pair(truth)
+    assert "p.nii.gz is negative in" in told(capsys, "estimate", "dixon", p, m) or "m.nii.gz runs from" in told(
+        capsys, "estimate", "dixon", p, m
+    )
+
+
+def test_phases_of_other_echoes_are_told(truth, capsys):
+    magnitude, phase = bids(truth)
+    place = Path(BIDS.format(3, "phase").replace(".nii.gz", ".json"))
+    place.write_text(json.dumps({"EchoTime": ECHOES[3], "Units": "rad"}))
+    line = told(capsys, "estimate", "dixon", magnitude, phase)
+    assert (
+        f"{place}: EchoTime of image 3 is 0.00451; that of {BIDS.format(3, 'mag')} is 0.00341: both must have" in line
+    )
+    place.unlink()  # what is not stated cannot differ
+    assert cli.run(["estimate", "dixon", magnitude, phase]) == 0
+    check_maps("dixon", truth)
+
+
+def test_files_of_a_set_that_differ_are_told(truth, capsys):
+    magnitude, phase = bids(truth)
+    data = echoes(truth)
+    save(BIDS.format(4, "mag"), np.abs(data[:-1, ..., 3]))
+    assert f"{BIDS.format(4, 'mag')} has the shape (4, 4, 3); {magnitude}, of the same set, has (5, 4, 3)" in told(
+        capsys, "estimate", "dixon", magnitude, phase
+    )
+    save(BIDS.format(4, "mag"), data[..., 3])
+    assert f"{BIDS.format(4, 'mag')} is complex; {magnitude}, of the same set, is real" in told(
+        capsys, "estimate", "dixon", magnitude, phase
+    )
+    every = [BIDS.format(n, "mag") for n in range(1, 7)]
+    assert "of a set of files, one an echo, name any one: the others are found" in told(
+        capsys, "estimate", "dixon", *every
+    )
+
+
+def test_the_frequency_tells_the_field_where_nothing_else_does(truth):
+    """127.732 MHz are 3 T; stated as 3 T, a scanner of 123.25 MHz has 2.895 T, and a word says so."""
+    save("c.nii.gz", echoes(truth), {"EchoTime": list(ECHOES), "ImagingFrequency": 127.732435554})
+    scan = files.read("c.nii.gz", encoding="echo")
+    assert float(scan["field_strength"]) == pytest.approx(3.0, rel=1e-9)
+    assert scan.attrs["reading"] == "field strength of 3 T from ImagingFrequency"
+    nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, "ImagingFrequency": 123.25}))
+    scan = files.read("c.nii.gz", encoding="echo")
+    assert float(scan["field_strength"]) == 3.0 and scan.attrs["reading"].endswith("though ImagingFrequency says 2.895")
+    nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, "ImagingFrequency": 127.7, "FlipAngle": None}))
+    assert "reading" not in files.read("c.nii.gz", encoding="echo").attrs
+
+
+# ----------------------------------------------------------------------------------------------- labels and regions
+
+
+def labelled() -> np.ndarray:
+    labels = np.zeros((5, 4, 3), np.int16)
+    labels[1, :, 1:], labels[2:4, 1:3], labels[4, 0] = 4, 7, 9
+    return labels
+
+
+def test_labels_have_names_good_voxels_and_regions(truth):
+    """Counted and averaged here by hand: voxels of 1.5 x 1.5 x 4 mm, of which three were spoiled."""
+    data = echoes(truth)
+    data[1, 0, 1] = np.nan
+    data[2, 1, :2] = 0
+    save("c.nii.gz", data, SIDECAR)
+    labels = labelled()
+    save("labels.nii.gz", labels, {"labels": {"4": "L1", "7": "left_multifidus", "9": "right multifidus", "11": "T"}})
+    assert cli.run(["estimate", "dixon", "c.nii.gz", "--mask", "labels.nii.gz"]) == 0
+    said = json.loads(Path("dixon/estimate.json").read_text())
+    assert {n: entry["name"] for n, entry in said["labels"].items()} == {
+        "4": "L1", "7": "left_multifidus", "9": "right_multifidus",
+    }  # fmt: skip
+    first, second = said["labels"]["4"], said["labels"]["7"]
+    assert first["status"] == {"good": 7, "invalid": 1} and first["flagged"] == 1 and first["voxels"] == 8
+    assert second["status"] == {"good": 10, "invalid": 2}
+    good = (labels == 4) & np.isfinite(data).all(axis=3)
+    for name in ("pdff", "r2star"):
+        values, row = truth[name][good], first[name]["good"]
+        assert row["n"] == 7 and row["mean"] == pytest.approx(values.mean(), rel=1e-6)
+        assert row["sd"] == pytest.approx(values.std(ddof=1), rel=1e-5)
+        assert row["se"] == pytest.approx(values.std(ddof=1) / 7**0.5, rel=1e-5)
+        assert [row["q25"], row["median"], row["q75"]] == pytest.approx(np.percentile(values, [25, 50, 75]), rel=1e-6)
+    region = first["region"]
+    assert region["t2star"] == pytest.approx(1 / np.median(truth["r2star"][good]), rel=1e-6)
+    assert region["volume"] == pytest.approx(8 * 1.5e-3**2 * 4e-3)
+    assert region["cross_section"] == pytest.approx(4 * 1.5e-3**2)  # four voxels in each of two slices
+    assert region["pdff"] == pytest.approx(truth["pdff"][good].mean(), rel=1e-6)  # water and fat add up to 100
+    both = said["groups"]["paraspinal"]
+    assert both["voxels"] == 15 and both["volume"] == pytest.approx(15 * 1.5e-3**2 * 4e-3)
+    assert said["region_units"] == said["region_units"] | {"cross_section": "m2", "volume": "m3", "t2star": "s"}
+    # the same in NetCDF
+    assert cli.run(["estimate", "dixon", "c.nii.gz", "--mask", "labels.nii.gz", "-o", "maps.nc"]) == 0
+    attrs = files.read_netcdf("maps.nc").attrs
+    assert json.loads(attrs["labels"])["4"] == first and json.loads(attrs["groups"]) == said["groups"]
+
+
+@pytest.mark.parametrize(("beside", "text"), [
+    ("labels.json", '{"LabelMap": {"L1": 4, "left multifidus": 7}}'),
+    ("labels.tsv", "index\tname\n4\tL1\n7\tleft multifidus\n"),
+    ("labels.tsv", "name\tcolor\tindex\nL1\t#ff0000\t4\nleft multifidus\t#00ff00\t7"),
+    ("labels.json", '{"labels": {"4": "L1", "7": "left multifidus", "9": 3, "x": "y", "1e999": "z", "7.5": "w"}}'),
+])  # fmt: skip
+def test_names_of_labels_as_others_write_them(truth, beside, text):
+    save("c.nii.gz", echoes(truth), SIDECAR)
+    scan = files.read("c.nii.gz", encoding="echo")
+    save("labels.nii.gz", labelled())
+    Path(beside).write_text(text)
+    found = maps.read_labels("labels.nii.gz", scan, "mask")
+    assert found.attrs["flag_values"].tolist() == [4, 7] and found.attrs["flag_meanings"] == "L1 left_multifidus"
+    Path(beside).write_text('{"labels": [4, 7]}' if beside.endswith("json") else "no table\n")
+    assert "flag_meanings" not in maps.read_labels("labels.nii.gz", scan, "mask").attrs
+
+
+def test_the_labels_of_a_phantom_name_its_regions(tmp_path):
+    """As NetCDF; two labels of one name stay two."""
+    scan = files.read(save("c.nii.gz", np.ones((5, 4, 3, 6)), SIDECAR), encoding="echo")
+    array = xr.DataArray(labelled().T, dims=("z", "y", "x"), name="label", attrs={
+        "flag_values": np.array([4, 7, 9], np.int16), "flag_meanings": "L1 muscle muscle"})  # fmt: skip
+    array.to_netcdf("labels.nc", engine="h5netcdf")
+    found = maps.read_labels("labels.nc", scan, "mask")
+    assert found.attrs["flag_meanings"] == "L1 muscle_7 muscle_9"
+    np.testing.assert_array_equal(found.values, labelled().T)
+
+
+def test_a_mask_with_its_axes_turned_is_turned_back(truth, capsys):
+    """Flipped and exchanged axes, with the affine that says so: the same voxels. Moved by a voxel, it is refused."""
+    save("c.nii.gz", echoes(truth), SIDECAR)
+    scan = files.read("c.nii.gz", encoding="echo")
+    labels = labelled()
+    turned = np.flip(labels, 0).transpose(2, 0, 1)
+    affine = AFFINE[:, [2, 0, 1, 3]].copy()
+    affine[:, 1] *= -1
+    affine[:3, 3] += AFFINE[:3, 0] * (labels.shape[0] - 1)
+    save("turned.nii.gz", turned, affine=affine)
+    np.testing.assert_array_equal(maps.read_labels("turned.nii.gz", scan, "mask").values, labels.T)
+    affine[2, 3] += 4.0
+    save("moved.nii.gz", turned, affine=affine)
+    assert "mask moved.nii.gz lies 4 mm away" in told(capsys, "estimate", "dixon", "c.nii.gz", "--mask", "moved.nii.gz")
+
+
+def test_an_integer_mask_of_a_rounded_slope_is_one(truth):
+    """A slope of 1/255 in single precision leaves 1 + 3e-8, which is a 1."""
+    scan = files.read(save("c.nii.gz", np.ones((5, 4, 3, 6)), SIDECAR), encoding="echo")
+    found = maps.as_labels(scan.isel(echo=0, drop=True) * (255 * float(np.float32(1 / 255))), "mask")
+    assert (found == 1).all() and found.dtype == np.int64
+    with pytest.raises(InputError, match="holds 1.001; a mask holds integers"):
+        maps.as_labels(scan.isel(echo=0, drop=True) * 1.001, "mask")
+
+
+def test_a_map_of_noise_for_water_and_fat(truth):
+    """Zero outside the mask, as noise maps are; twice the noise in a voxel is twice its standard errors."""
+    rng = np.random.default_rng(5)
+    data = echoes(truth)
+    save("c.nii.gz", data + rng.normal(0, 1, data.shape) + 1j * rng.normal(0, 1, data.shape), SIDECAR)
+    save("mask.nii.gz", labelled())
+    noise = np.where(labelled() > 0, 1.0, 0.0)
+    noise[2, 1, 1] = 2.0
+    save("noise.nii.gz", noise)
+    call = ["estimate", "dixon", "c.nii.gz", "--mask", "mask.nii.gz"]
+    assert cli.run([*call, "--sigma", "noise.nii.gz", "-o", "map"]) == 0
+    assert cli.run([*call, "--sigma", "1", "-o", "number"]) == 0
+    ratio = map_of("map", "pdff_sd") / map_of("number", "pdff_sd")
+    np.testing.assert_allclose(ratio[labelled() > 0], np.where(noise == 2, 2.0, 1.0)[labelled() > 0], rtol=1e-4)
+    np.testing.assert_array_equal(map_of("map", "pdff")[noise == 1], map_of("number", "pdff")[noise == 1])
+
+
+def test_maps_of_what_is_known_from_elsewhere(truth, capsys):
+    """R2* as a map for three echoes: noise-free, the fraction is right though R2* differs from voxel to voxel."""
+    m, p = pair(truth, FEW["dixon-3pt"])
+    save("r2star.nii.gz", truth["r2star"])
+    assert cli.run(["estimate", "dixon-3pt", m, p, "--set", "r2star=r2star.nii.gz"]) == 0
+    sure = (map_of("dixon-3pt", "status") & ~np.uint16(32)) == 0
+    np.testing.assert_allclose(map_of("dixon-3pt", "pdff")[sure], truth["pdff"][sure], atol=1e-5)
+    assert sure.mean() > 0.5
+    said = json.loads(Path("dixon-3pt/estimate.json").read_text())
+    assert said["inputs"]["r2star"]["sha256"] == files.sha256("r2star.nii.gz")
+    capsys.readouterr()
+    assert "spectrum" in told(capsys, "estimate", "dixon-3pt", m, p, "--set", "spectrum=r2star.nii.gz")
+
     data = echoes(truth)
     for n, time in enumerate(ECHOES):
         save(f"gre_e{n + 1}.nii.gz", np.abs(data[..., n]), {**SIDECAR, "EchoTime": time})
@@ -373,9 +565,71 @@ def test_a_full_phase_is_known_by_its_range(seed, way):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-np.pi, np.pi), min_size=1, max_size=20))
 def test_rad_stay_as_they_are(values):
+    """With a word where the range is so narrow that it could as well be turns, or multiples of pi."""
     for phase in (np.array(values), np.array(values) % (2 * np.pi), np.full(3, np.nan), np.float32(values)):
         found, how = phase_units.in_radians(phase, "p.nii.gz")
-        assert how is None and found is phase
+        assert found is phase
+        narrow = np.abs(phase).max() <= 1 or (phase.min() >= 0 and phase.max() <= 2)
+        assert (how is not None) == (narrow and np.ptp(phase) > 0)
+        assert how is None or "taken as rad" in how
+
+
+NARROW = {
+    # a phase (rad, -pi to pi) in another unit, what it is called, what brings it back, what a sidecar states
+    "turns": (lambda p: p / (2 * np.pi), "turns", "2 pi", "turns"),
+    "turns from 0": (lambda p: p / (2 * np.pi) % 1, "turns", "2 pi", "turns"),
+    "multiples of pi": (lambda p: p / np.pi, "multiples of pi", "pi", "pi"),
+    "multiples of pi from 0": (lambda p: p / np.pi % 2, "multiples of pi", "pi", "pi"),
+}
+
+
+@pytest.mark.parametrize("way", NARROW)
+def test_turns_and_multiples_of_pi_are_refused_or_stated(truth, capsys, way):
+    of, name, factor, unit = NARROW[way]
+    m, p = pair(truth, phase=of)
+    line = told(capsys, "estimate", "dixon", m, p)
+    assert f"wraps there: it looks like {name}; the phase must be in rad: multiply it by {factor}, or" in line
+    assert f'"Units": "{unit}" in p.json' in line
+    Path("p.json").write_text(json.dumps({"Units": unit}))
+    assert cli.run(["estimate", "dixon", m, p]) == 0
+    check_maps("dixon", truth)
+    assert json.loads(Path("dixon/estimate.json").read_text())["reading"] == f"phase from {name}"
+    Path("p.json").write_text(json.dumps({"Units": "rad"}))  # what is stated is believed, and the doubt is noted
+    assert phase_units.in_radians(nib.load(p).get_fdata(), p, Path("p.json"))[1] == (
+        f"phase in rad as stated, though it looks like {name}"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), way=st.sampled_from(sorted(NARROW)), masked=st.booleans())
+def test_air_tells_turns_from_rad(seed, way, masked):
+    """Noise has any phase: of 1000 voxels the outermost come within 6 in 1000 of both ends but for a chance of exp(-6).
+
+    They leap across the wrap in one pair of sixteen: of thousands of pairs there are hundreds. Zeros of a mask change
+    nothing.
+    """
+    phase = np.random.default_rng(seed).uniform(-np.pi, np.pi, (10, 10, 10, 3))
+    written = NARROW[way][0](phase)
+    if masked:
+        written[:5] = 0
+    with pytest.raises(InputError, match=f"looks like {NARROW[way][1]}"):
+        phase_units.in_radians(written, "p.nii.gz")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    low=st.floats(-1, 0.9), width=st.floats(0.01, 2), steps=st.tuples(*[st.floats(-0.05, 0.05)] * 2),
+    shape=st.sampled_from([(1, 1, 1, 6), (6, 5, 1, 6), (12, 12, 2, 6)]),
+)  # fmt: skip
+def test_a_narrow_phase_in_rad_is_no_turn(low, width, steps, shape):
+    """Neither a small image, nor a masked one of a smooth field, even where it runs from -.5 to .5 or from -1 to 1."""
+    ramp = np.linspace(low, min(low + width, 1), shape[0])[:, None, None, None]
+    ramp = ramp + steps[0] * np.arange(shape[1])[:, None, None] / shape[1] + steps[1] * np.arange(shape[3]) / shape[3]
+    for phase in (np.broadcast_to(ramp, shape), np.linspace(-0.5, 0.5, 600).reshape(-1, 6), np.linspace(-1, 1, 60)):
+        phase = phase.copy()
+        phase[: len(phase) // 3] = 0
+        found, _ = phase_units.in_radians(phase, "p.nii.gz")
+        assert found is phase
 
 
 def test_what_is_stated_must_be_so(truth, capsys):
@@ -408,7 +662,7 @@ BAD_SIDECARS = {
     "some in ms": ({"EchoTime": [1.21e-3, 2.31e-3, 3.41e-3, 4.51e-3, 5.61e-3, 6.71]}, "given in ms?"),
     "all equal": ({"EchoTime": [2e-3] * 6}, "two of them are equal"),
     "two equal": ({"EchoTime": [1e-3, 2e-3, 2e-3, 3e-3, 4e-3, 5e-3]}, "two of them are equal"),
-    "five": ({"EchoTime": list(ECHOES[:5])}, "m.json: EchoTime has 5 values and the image 6 echoes; it must be a list"),
+    "five": ({"EchoTime": list(ECHOES[:5])}, "m.json: EchoTime has 5 values and the image 6 echoes along its"),
     "one": ({"EchoTime": 1.21e-3}, "m.json: EchoTime is 0.00121, one echo; a multi-echo scan has a list of times"),
     "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is '1.21 ms'; it must be a list of positive numbers (s)"),
     "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
@@ -423,6 +677,7 @@ BAD_SIDECARS = {
     "TR in ms": ({"RepetitionTime": 7.2}, "RepetitionTime is 7.2 at a flip angle of 3 degrees; given in ms? It must "
                  "be in s, as 0.0072"),
     "TR in ms, no angle": ({"RepetitionTime": 72.0, "FlipAngle": ...}, "RepetitionTime is 72; given in ms?"),
+    "20 degrees in rad": ({"FlipAngle": 0.349}, "FlipAngle is 0.349; given in rad? It must be in degrees"),
     "rad": ({"FlipAngle": 0.0524}, "FlipAngle is 0.0524; given in rad? It must be in degrees"),
     "turns": ({"FlipAngle": 4000}, "FlipAngle is 4000; it must be in degrees, up to 360"),
 }  # fmt: skip
@@ -442,7 +697,8 @@ ANY = st.recursive(
     max_leaves=8,
 )  # fmt: skip
 SENSIBLE = {"EchoTime": st.lists(st.floats(1e-4, 0.2), min_size=6, max_size=6), "RepetitionTime": st.floats(1e-3, 4),
-            "MagneticFieldStrength": st.floats(0.1, 14), "FlipAngle": st.floats(0.3, 180)}  # fmt: skip
+            "MagneticFieldStrength": st.floats(0.1, 14), "FlipAngle": st.floats(0.8, 180),
+            "ImagingFrequency": st.floats(4, 600)}  # fmt: skip
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
