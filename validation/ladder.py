@@ -35,6 +35,8 @@ from .study import Study
 # A nuisance that the scanner holds, not the tissue: the efficiency inside the stop bands of the fat suppression.
 SUPPRESSION = "suppression"
 TEMPERATURE = "temperature"  # of the water (C); the truth of the field map moves with it
+PHASE_OF_FAT = "phase_fat"
+EDGE = 1e-4  # of a fat fraction: the bound moves by about as much of itself
 # What a whole block or a whole scan has one of: subjects who differ in it are scanned apart.
 APART = (SUPPRESSION, TEMPERATURE, "ndb", "nmidb", "chain_length")
 
@@ -320,7 +322,9 @@ def bound(
 ) -> dict[str, float]:
     """Cramer-Rao bound (SD) of each quantity that an estimator gives; NaN where theta is incomplete.
 
-    Averages lower the noise of the image, and so the bound.
+    Averages lower the noise of the image, and so the bound. At a fat fraction of 0 or 1 an equation in fractions and
+    phases loses an unknown, the phase of what is not there, and its bound drops; the bound stated is that just beside,
+    which is the bound of complex amplitudes everywhere.
 
     Parameters
     ----------
@@ -334,6 +338,8 @@ def bound(
     model = defendant.model
     names = [quantity.name for quantity in model.unknowns]
     theta = {**{name: float(value) for name, value in derived.unknowns(theta).items()}, **theta}
+    if PHASE_OF_FAT in defendant.fitted and "pdff" in theta:
+        theta["pdff"] = float(np.clip(theta["pdff"], EDGE, 1 - EDGE))
     if not defendant.fitted or not all(np.isfinite(theta.get(name, np.nan)) for name in names):
         return dict.fromkeys(defendant.unknowns, np.nan)
     image_sd = noise_sd / np.sqrt(protocol.averages)
