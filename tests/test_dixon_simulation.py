@@ -283,14 +283,56 @@ def test_concomitant_fields():
     tall = bone()
     tall.pools.attrs["voxel_size"] = np.array([0.20, 2e-3, 2e-3])
     slow = dataclasses.replace(ECHOES, readout={**READ, "dwell": 10e-6})
-    phase = [np.angle(ratio("scan", slow, marrow, scanner=Scanner(concomitant=True))) for marrow in (wide, tall)]
+    phase = [turn_of_echoes(slow, marrow) for marrow in (wide, tall)]
     assert np.abs(phase[0]).max() > 1e-3
     # at twice the distance four times the phase; the terms of the other gradients go with other places
     middle = (slice(None), slice(1, 3), slice(3, 5))
     np.testing.assert_allclose(phase[1][middle], 4 * phase[0][middle], rtol=0.05, atol=2e-4)
     half = SimpleNamespace(pools=wide.pools.assign_attrs(field_strength=1.5), truth=xr.Dataset())
-    low = np.angle(ratio("scan", slow.replace(field_strength=1.5), half, scanner=Scanner(concomitant=True)))
+    low = turn_of_echoes(slow.replace(field_strength=1.5), half)
     np.testing.assert_allclose(low[middle], 2 * phase[0][middle], rtol=0.05, atol=2e-4)
+
+
+def turn_of_echoes(protocol, marrow) -> np.ndarray:
+    """Phase (rad) of each echo by concomitant fields, without jumps from echo to echo."""
+    return np.unwrap(np.angle(ratio("scan", protocol, marrow, scanner=Scanner(concomitant=True))))
+
+
+@pytest.mark.parametrize("kind", ["monopolar", "bipolar", "two trains"])
+def test_concomitant_fields_of_earlier_echoes_stay(kind):
+    """Echo n has met n readouts, and of a monopolar train as many ways back: that phase is written out here.
+
+    The field of a gradient along x is (G z)^2 / 2 B0. A readout of 8 samples has the gradient G = 1/(gamma FOV dwell)
+    for 8 dwells and two ramps of 100 us, which count a third each; the gentlest way back in the time tau that is left
+    has the area of the readout over tau.
+    """
+    dwell, ramp, n = 10e-6, 100e-6, SHAPE[2]
+    protocol = {"monopolar": ECHOES, "bipolar": BIPOLAR, "two trains": protocols.dixon_marrow_interleaved}[kind]
+    read = {**protocol.readout, **READ, "dwell": dwell, "matrix": SHAPE, "fov": (0.2, 8e-3, 16e-3)}
+    protocol = dataclasses.replace(protocol, pulses=HARD, readout=read)
+    tall = bone()
+    tall.pools.attrs["voxel_size"] = np.array([0.10, 2e-3, 2e-3])  # two slices, 5 cm off the isocentre
+    found = turn_of_echoes(protocol, tall)[0, 1, 3]
+    gamma = MEGAHERTZ * 1e6 / 3.0
+    G = 1 / (gamma * 16e-3 * dwell)
+    shots = np.broadcast_to(protocol.table.get("shot", 0), protocol.points)
+    spacing = np.diff(protocol["TE"][shots == shots[0]])[0]
+    left = spacing - n * dwell - 2 * ramp
+    squares = G**2 * (n * dwell + 2 * ramp / 3)
+    squares += 0 if kind == "bipolar" else (G * (n * dwell + ramp)) ** 2 / left
+    expected = 2 * np.pi * gamma * 0.05**2 / (2 * 3.0) * squares * np.array([(shots[:p] == s).sum() for p, s in
+                                                                            enumerate(shots)])  # fmt: skip
+    # half of a readout more or less in bipolar echoes, as their samples lie half a dwell beside the middle; along y and
+    # x the place in the slice adds (1 mm / 5 cm)^2 at most
+    np.testing.assert_allclose(found - found[0], expected, rtol=2e-3, atol=2e-3 + 2 * np.pi * gamma * 0.05**2 / 6 *
+                               G**2 * dwell * (kind == "bipolar"))  # fmt: skip
+    assert expected[-1] > 1
+
+
+def test_a_train_without_time_for_the_way_back_is_told():
+    tight = dataclasses.replace(ECHOES, readout={**READ, "dwell": 0.9e-3 / 8}).replace(echo=(2e-3, 3.1e-3), TR=0.01)
+    with pytest.raises(InputError, match="leave no time to go back to the start of a line"):
+        scan(bone(), tight, rung="scan", scanner=Scanner(concomitant=True))
 
 
 # ---- saturation, noise, coils ---------------------------------------------------------------------------------------

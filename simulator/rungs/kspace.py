@@ -25,6 +25,7 @@ from ..acquisition.protocol import Protocol
 from ..acquisition.scanner import Scanner
 from ..sequences import Sequence
 from ..sequences.precession import lines
+from . import trains
 from .engine import Engine, dephased
 
 Complexes = NDArray[np.complex128]
@@ -78,6 +79,9 @@ class KSpace:
         maps = self._maps(protocol, plan[0].timeline.nucleus, "".join({part.selects for part in plan}))
         ways = self.trajectories(protocol)
         groups = {id(way): [p for p, other in enumerate(ways) if other is way] for way in ways}
+        earlier = self._turned_before(protocol, ways)
+        if earlier is not None:
+            maps = [dataclasses.replace(m, density=m.density * earlier) for m in maps]
         # B1+ has acted in the pulses; a map of the field may hold NaN where there is no object
         field = None if self.scanner.b0 is None else self.scanner.offset(self.grid.shape)
         scanner = dataclasses.replace(self.scanner, b0=field, b1=None, coils=self.coils(protocol))
@@ -99,6 +103,19 @@ class KSpace:
         if self.scanner.coils is not None:
             return self.scanner.coils
         return None if protocol.coils == 1 else uniform(protocol.coils, self.grid.shape)
+
+    def _turned_before(self, protocol: Protocol, ways: tuple[Trajectory, ...]) -> Complexes | None:
+        """What concomitant fields of the earlier echoes of each train have turned, (point, z, y, x); None without."""
+        if not self.scanner.concomitant or self.sequence.trains is None:
+            return None
+        positions, echo_times = Grid(self.shape, self.size).positions, np.broadcast_to(protocol["TE"], protocol.points)
+        turned = np.ones((protocol.points, *self.shape), complex)
+        for points in self.sequence.trains(protocol):
+            order, times = [ways[p] for p in points], [float(echo_times[p]) for p in points]
+            phase = trains.concomitant_phase_before(order, times, positions, protocol.field_strength)
+            if phase is not None:
+                turned[list(points)] = np.exp(1j * phase)
+        return None if (turned == 1).all() else turned
 
     def _answer(
         self, pool: int, voxels: NDArray[np.int64], protocol: Protocol, line: int | None, selects: str

@@ -135,6 +135,12 @@ def echo_numbers(protocol: Protocol) -> NDArray[np.int64]:
     return number
 
 
+def trains(protocol: Protocol) -> list[tuple[int, ...]]:
+    """Points of each excitation, in the order of their echoes."""
+    return [tuple(sorted(points, key=lambda p: setting(protocol, "TE", p)))
+            for points in repetitions(protocol, ("echo", "TE"))]  # fmt: skip
+
+
 def played(protocol: Protocol) -> tuple[Played, ...]:
     """One repetition for each excitation: the pulse, a sample at each echo time, spoiling.
 
@@ -256,4 +262,5 @@ gradient_echo = Sequence(
     played=played,
     readout=readout,
     phase_errors=phase_errors,
+    trains=trains,
 )

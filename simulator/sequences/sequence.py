@@ -147,6 +147,8 @@ class Sequence:
         Phase (rad) that the scanner adds to each point, of whatever spins: what no pulse has to be played for.
     reference_point : str
         What `reference` is, in words.
+    trains : function (protocol) -> sequence of tuple of int, optional
+        Points that are read after one excitation, in the order of their echoes, with no refocusing between them.
     """
 
     name: str
@@ -161,6 +163,7 @@ class Sequence:
     pulses: tuple[str, ...] = ("excitation",)
     phase_errors: Callable[..., NDArray[np.float64]] | None = None
     reference_point: str = REFERENCE_POINT
+    trains: Callable[[Protocol], list[tuple[int, ...]]] | None = None
 
     @property
     def rungs(self) -> tuple[str, ...]:
