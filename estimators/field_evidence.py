@@ -4,8 +4,8 @@ A voxel's least residual lets fat fraction and R2* follow its own noise, under e
 grows with the number of voxels. Where a sheet is of one tissue, both are fitted once for all of its voxels: the same
 evidence with a voxel's share of that noise. With the voxels turned back by their fields, b_v = Q(R)^H y_v their parts
 along the orthonormal columns of exp(-R t) (1, c(t)), and an amplitude of its own in each, the power that the best
-common shape explains is the larger eigenvalue of the 2 x 2 matrix sum_v b_v b_v^H (Eckart and Young, Psychometrika 1:211
-(1936), doi:10.1007/BF02288367). Each voxel's field follows by Gauss-Newton steps.
+common shape explains is the larger eigenvalue of the 2 x 2 matrix sum_v b_v b_v^H (Eckart and Young, Psychometrika
+1:211 (1936), doi:10.1007/BF02288367). Each voxel's field follows by Gauss-Newton steps.
 """
 
 import math

@@ -33,6 +33,7 @@ PLAUSIBLE = 300.0  # Hz; larger steps are not expected: bone, air and metal make
 CERTAIN = 4.5  # SD: a swap that is called sure is rarer than this one-sided tail, 3e-6, at any distance of hypotheses
 UNIFORM = 4.0  # SD by which the misfit of a sheet of one composition may exceed what noise makes it
 SURE = 18.0  # half of 6 sigma squared; of a voxel at a step that a swap would only move
+MERGED = 1.3  # turns of the fat against the water over the echoes, as seen: below, the minima of a swap may be one
 CLOSER = 2.5e-4  # 1/Hz; what a field farther from 0 costs a voxel: decides where data and neighbours do not
 AGAINST = 6.0  # a choice that its own data speak against this much is called ambiguous, whatever the neighbours say
 CLOSE = 1  # times that voxels among ambiguous ones become ambiguous themselves
@@ -144,6 +145,7 @@ def solve(
         typical = found if freedom > 0 else _Minima.of(values, _Tables.of(times, fat, TYPICAL, common_phase, reach))
         least = float(np.median(power)) / len(times) / MAX_SNR**2
         noise = float(np.sqrt(max(_variance(typical.residual[:, 0], max(freedom, 1)), least)))
+    found.swapped_too(values, tables, np.broadcast_to(noise, mask.shape)[inside] ** 2)
     while True:
         spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
         expected = 2 * len(times)
@@ -192,6 +194,11 @@ class _Tables:
     second: np.ndarray
     total: np.ndarray
     total_turn: np.ndarray
+
+    @property
+    def common(self) -> bool:
+        """Whether water and fat have one phase."""
+        return len(self.sums) > 0
 
     @classmethod
     def of(cls, times: np.ndarray, fat: np.ndarray, rates: np.ndarray, common: bool, reach: float) -> _Tables:
@@ -246,18 +253,22 @@ def _turn(psi: np.ndarray, omega: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Minima:
-    """Minima (voxel, candidate), least residual first, and how many each voxel has."""
+    """Minima (voxel, candidate), least residual first, and how many each voxel has.
+
+    Where `slope` (voxel,), the second is no minimum: see `swapped_too`.
+    """
 
     field: np.ndarray
     residual: np.ndarray
     r2star: np.ndarray
     count: np.ndarray
+    slope: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray, tables: _Tables) -> _Minima:
         n_voxel = len(values)
         field, residual, r2star = (np.zeros((n_voxel, ROOM), np.float32) for _ in range(3))
-        out = cls(field, residual, r2star, np.zeros(n_voxel, np.int64))
+        out = cls(field, residual, r2star, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, bool))
         threads.each_block(n_voxel, partial(out._block, _compiled("field_minima.py").minima, values, tables))
         return out
 
@@ -275,6 +286,48 @@ class _Minima:
         for mine, theirs in ((self.field, field), (self.residual, residual), (self.r2star, r2star)):
             mine[first:last] = theirs
         self.count[first:last] = count
+
+    def swapped_too(self, values: np.ndarray, tables: _Tables, spread: np.ndarray) -> None:
+        """Give the voxels without a second minimum the swap of their first, in place, where it fits.
+
+        Where a swap moves the field by little, the two minima run into one, and the truth may lie on its slope.
+        """
+        seen = np.abs(np.exp(-2j * np.pi * np.multiply.outer(tables.psi, tables.times)) @ tables.fat)
+        shift = float(tables.psi[seen.argmax()])
+        if not 0 < abs(shift) * (tables.times[-1] - tables.times[0]) < MERGED:
+            return
+        most = self.residual[:, 0] + 2 * CAP * spread
+        alone = np.flatnonzero((self.count > 0) & ((self.count == 1) | (self.residual[:, 1] > most)))
+        for start in range(0, len(alone), threads.BLOCK):
+            some = alone[start : start + threads.BLOCK]
+            for way in (shift, -shift):
+                where = self.field[some, 0] + way
+                if tables.period:
+                    where -= tables.period * np.floor((where - tables.psi[0]) / tables.period)
+                left, rate = _residual(values[some], tables, where)
+                fits = (left < most[some]) & (~self.slope[some] | (left < self.residual[some, 1]))
+                v = some[fits]
+                self.field[v, 1], self.residual[v, 1], self.r2star[v, 1] = where[fits], left[fits], rate[fits]
+                self.count[v], self.slope[v] = 2, True
+
+
+def _residual(values: np.ndarray, tables: _Tables, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least residual of each voxel at a field, and its rate, over the grid of rates."""
+    turned = values * np.exp(-2j * np.pi * np.multiply.outer(field, tables.times))
+    columns = np.exp(-np.multiply.outer(tables.rates, tables.times))[:, :, None]
+    base = np.linalg.qr(columns * np.stack([np.ones(len(tables.fat)), tables.fat], axis=-1))[0]
+    parts = np.einsum("rpc,vp->rvc", base.conj(), turned)
+    if tables.common:
+        basis = columns * np.stack([np.ones(len(tables.fat)), tables.fat], axis=-1)
+        gram = np.linalg.inv(np.linalg.cholesky(np.real(np.conj(basis).swapaxes(1, 2) @ basis)))
+        parts = np.einsum("rpc,vp->rvc", (basis @ gram.swapaxes(1, 2)).conj(), turned)
+        both, cross = (np.abs(parts) ** 2).sum(axis=-1), np.abs((parts**2).sum(axis=-1))
+        explained = (both + cross) / 2
+    else:
+        explained = (np.abs(parts) ** 2).sum(axis=-1)
+    best = explained.argmax(axis=0)
+    power = (values.real**2 + values.imag**2).sum(axis=1)
+    return np.maximum(power - explained[best, np.arange(len(field))], 0.0), tables.rates[best]
 
 
 @dataclass(frozen=True)
@@ -351,16 +404,15 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     if graph.period:
         apart = np.minimum(apart, graph.period - apart)
     sure &= (label == loose) | (apart > PLAUSIBLE)
-    sure &= evidence >= -AGAINST
+    sure &= (evidence >= -AGAINST) & ~(found.slope & (label == 1))
     for _ in range(CLOSE):
         closed = np.zeros(n_voxel, bool)
         loops.close(sheet, graph.beside, sure, closed)
         sure = closed
-    unsure = ~alone & ~sure
     r2star = found.r2star[rows, label].astype(float)
     loops.unwrap(mine, graph.beside, graph.period, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64))
     evidence = np.where(alone, np.inf, 2 * evidence)
-    return _Choice(mine, r2star, found.residual[rows, label], other, evidence, unsure)
+    return _Choice(mine, r2star, found.residual[rows, label], other, evidence, ~alone & ~sure)
 
 
 def _unlikely(r2star: np.ndarray) -> np.ndarray:
@@ -407,11 +459,12 @@ def _weighed(
     begin = np.flatnonzero(np.diff(sheet[voxels], prepend=-1))
     first = sheet[voxels[begin]]
     weight = 1.0 / spread[voxels]
-    field, left = (np.stack([a[voxels, k[voxels]] for k in labels]).astype(float) for a in (found.field, found.residual))
+    field = np.stack([found.field[voxels, k[voxels]] for k in labels]).astype(float)
+    left = np.stack([found.residual[voxels, k[voxels]] for k in labels]).astype(float)
     part = np.ascontiguousarray(values[voxels], complex)
     explained = np.zeros((2, len(first)))
     shared = _compiled("field_evidence.py").shared
-    common = len(tables.sums) > 0
+    common = tables.common
     edges = np.append(begin, len(voxels))
 
     def work(a: int, b: int) -> None:

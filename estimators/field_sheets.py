@@ -57,7 +57,11 @@ def sheets(field, other, gain, beside, reach, span, sheet, evidence, size):
     for v in range(n_voxel):
         for axis in range(3):
             u = beside[v, 2 * axis + 1]
-            if u >= 0 and gap(field[v], field[u], span) < reach[axis] and gap(other[v], other[u], span) < reach[axis]:
+            if u < 0:
+                continue
+            near, far = gap(field[v], field[u], span), gap(other[v], other[u], span)
+            crossed = gap(field[v], other[u], span) + gap(other[v], field[u], span)
+            if near < reach[axis] and far < reach[axis] and near + far < crossed:  # not the one field with the other
                 a, b = _root(sheet, v), _root(sheet, u)
                 if a != b:
                     sheet[max(a, b)] = min(a, b)

@@ -20,7 +20,9 @@ from ..simulator.water_fat import fat_signal
 
 KINDS = ("smooth", "islands", "steps")
 STEP = 200.0
-"""Hz; of the field, through the islands of `steps`."""
+"""Hz; between neighbours on either side of the steps through the islands of `steps`, at most."""
+SLOPE = 8.0
+"""Hz a voxel; of the field within an island, at most."""
 REACH = {"smooth": 600.0, "islands": 400.0, "steps": 400.0}
 """Hz; the fields of a scene lie within."""
 SHAPES = {1: (1, 1, 640), 2: (1, 72, 72), 3: (18, 18, 18)}
@@ -49,8 +51,6 @@ class Scene:
         Echo times (s), and the signal of fat relative to water.
     r2star, sigma, field_strength : float
         1/s; noise SD of each real channel where water and fat together are 1; T.
-    step : float
-        Largest step of the field within an island, Hz.
     """
 
     data: np.ndarray
@@ -63,7 +63,6 @@ class Scene:
     r2star: float
     sigma: float
     field_strength: float
-    step: float
 
     @property
     def period(self) -> float:
@@ -78,9 +77,16 @@ class Scene:
         return abs(float(wrapped(np.array(shift), self.period)))
 
     @property
+    def step(self) -> float:
+        """Largest difference of the field between neighbours, Hz."""
+        field = np.where(self.mask, self.field, np.nan)
+        steps = [np.abs(np.diff(field, axis=axis)).ravel() for axis in range(3)]
+        return float(np.nanmax(np.concatenate([[0.0], *steps])))
+
+    @property
     def fair(self) -> bool:
         """Whether steps are closer to none than to the swap's: otherwise nobody can know."""
-        return self.step <= self.swap / 2 + 5.0  # a step of 200 Hz at 1.2 ms and 3 T, 394 Hz, counts as one
+        return self.step <= self.swap / 2
 
 
 def wrapped(field: np.ndarray, period: float) -> np.ndarray:
@@ -130,7 +136,7 @@ def scene(
     if kind == "smooth":
         _body(rng, mask, field, pdff, piece)
     else:
-        step = STEP if kind == "steps" else 0.0
+        step = STEP - SLOPE if kind == "steps" else 0.0
         most = RADII[size][1]
         cell = int(np.ceil(2 * most + 1.5))
         middles = [np.arange(cell / 2, n, cell) if n > 1 else np.zeros(1) for n in shape]
@@ -141,8 +147,7 @@ def scene(
     data = _signal(pdff, fat, times, r2star, apart) * np.exp(2j * np.pi * np.multiply.outer(field, times))
     data = np.where(mask[..., None], data * np.exp(1j * rng.uniform(0, 2 * np.pi)), 0)
     data = data + (rng.normal(size=data.shape) + 1j * rng.normal(size=data.shape)) / snr
-    through = STEP if kind == "steps" and size != "lone" else 0.0
-    return Scene(data, mask, field, pdff, piece, times, fat, r2star, 1 / snr, field_strength, through)
+    return Scene(data, mask, field, pdff, piece, times, fat, r2star, 1 / snr, field_strength)
 
 
 def draw(rng: np.random.Generator, **fixed: Any) -> Scene:
@@ -223,7 +228,7 @@ def _island(
         here &= np.abs(plane(radius / 2)) > 0.75
     side = np.where(plane(radius / 3) > 0, 1, -1)
     part = np.where(plane(radius / 3) > 0, 1, -1)
-    slope = rng.uniform(-8, 8, 3) * used
+    slope = rng.uniform(-SLOPE, SLOPE, 3) * used
     tilt = np.tensordot(slope, away, 1) + step / 2 * side
     room = REACH["islands"] - np.abs(tilt[here]).max(initial=0.0)
     values = rng.uniform(-room, room) + tilt
