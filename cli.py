@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,7 +225,11 @@ def estimate(
     ] = None,
     bval: Annotated[Path | None, typer.Option(metavar="F", help="b-values (s/mm2), where not beside INPUT.")] = None,
     sigma: Annotated[
-        Number | None, typer.Option(metavar="S", help="Noise SD, where it is known: a number, or a map (NIfTI or .nc).")
+        Number | None,
+        typer.Option(
+            metavar="S",
+            help="Noise SD, where it is known, of complex data that of each channel: a number or a map (NIfTI, .nc).",
+        ),
     ] = None,
     conjugate: Annotated[
         bool, typer.Option("--conjugate", help="The scanner's phase turns the other way: fat at positive frequency.")
@@ -277,6 +282,7 @@ def estimate(
             sidecar = f"{field} in a JSON sidecar beside INPUT" if field else "INPUT"
             raise InputError(f"estimate {method}: {scan} does not say {name}; state it as {sidecar} or with --protocol")
     options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
+    asked = dict(options)
     for name, value in options.items():
         if _is_map(value) and guide.takes_map(chosen, name):
             options[name] = nifti.read_map(value, series, f"{name} map")
@@ -299,6 +305,10 @@ def estimate(
         report: dict[str, Any] = {"progress": progress} if _takes(chosen, "progress") else {}
         found = chosen(series, mask=None if labels is None else labels > 0, sigma=noise_sd, **options, **report)
         found.attrs.setdefault("protocol", nifti.settings(series))
+        # whatever was set, bounds and lists too, and the names of maps
+        found.attrs["options"] = json.dumps({**json.loads(found.attrs.get("options", "{}")), **asked})
+        if isinstance(noise_sd, float):
+            found.attrs["noise_sd"] = noise_sd
         if "reading" in series.attrs:
             found.attrs["reading"] = series.attrs["reading"]
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)

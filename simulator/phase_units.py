@@ -74,14 +74,14 @@ NARROW = (
 """Units in which a whole turn looks like part of one in rad."""
 
 # From narrow to wide: the first that fits is the one. Siemens writes 12 bits, 0 to 4095, or with its scaling -4096 to
-# 4094; GE thousandths of a rad.
+# 4094; GE and Philips thousandths of a rad, Philips by a slope that leaves no whole numbers.
 SCALES = (
     Scale("rad", -math.pi, math.pi, 2 * math.pi, False),
     Scale("rad", 0, 2 * math.pi, 2 * math.pi, False),
     Scale("degrees", -180, 180, 360, False),
     Scale("degrees", 0, 360, 360, False),
     Scale("12-bit integers -2048 to 2047", -2048, 2047, 4096, True),
-    Scale("thousandths of a rad", -3142, 3142, 2000 * math.pi, True),
+    Scale("thousandths of a rad", -3142, 3142, 2000 * math.pi, False),
     Scale("12-bit integers 0 to 4095", 0, 4095, 4096, True),
     Scale("12-bit integers -4096 to 4094", -4096, 4095, 8192, True),
     Scale("16-bit integers 0 to 65535", 0, 65535, 65536, True),
@@ -127,7 +127,8 @@ def in_radians(
         return values, _doubt(low, high)
     scale = narrow or next((s for s in SCALES if s.fits(known)), None)
     if unit in RADIANS:
-        if scale is not None and scale.whole:
+        # no phase is unwrapped over as much as 360 rad
+        if scale is not None and scale.turn >= 360:
             raise InputError(f"{runs}, in rad by {sidecar}: it looks like {scale.name}; state its unit as it is")
         return values, None
     if unit in DEGREES:

@@ -228,7 +228,11 @@ def test_the_fit_is_right_whatever_the_order_and_the_data_type(dwi, truth):
 
 def test_options_are_set_as_toml_reads_them(dwi):
     call = ["estimate", "ivim", "dwi.nii.gz", "--set", "bounds={D=[0, 0.45e-3]}", "--set", "intervals=true"]
+    assert cli.run([*call, "--sigma", "2.5"]) == 0
+    said = json.loads(Path("ivim/estimate.json").read_text())
+    assert said["options"] == {"bounds": {"D": [0, 0.45e-3]}, "intervals": True} and said["noise_sd"] == 2.5
     assert cli.run(call) == 0
+    assert "noise_sd" not in json.loads(Path("ivim/estimate.json").read_text())
     assert read_map("ivim", "D").max() <= 0.45e-3 * (1 + 1e-7)  # float32
     assert (read_map("ivim", "D_star_hi") >= read_map("ivim", "D_star")).all()
 

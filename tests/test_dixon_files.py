@@ -525,6 +525,8 @@ TURNS = {
     "degrees": (np.degrees, "degrees", "pi/180", "deg"),
     "degrees from 0": (lambda p: np.degrees(p) % 360, "degrees", "pi/180", "deg"),
     "GE": (lambda p: np.round(p * 1000), "thousandths of a rad", "0.001", "arbitrary"),
+    "Philips": (lambda p: -3142 + 6284 / 4095 * np.round((p / np.pi + 1) * 2047.5), "thousandths of a rad", "0.001",
+                "arbitrary"),
     "Siemens": (lambda p: np.round(p / np.pi * 4096).clip(-4096, 4094), "-4096 to 4094", "pi/4096", "arbitrary"),
     "Siemens, unscaled": (lambda p: np.round((p / np.pi + 1) * 2048).clip(0, 4095), "0 to 4095", "pi/2048",
                           "arbitrary"),
