@@ -35,7 +35,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Run the Python blocks of README.md and CONTRIBUTING.md."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/test_readme.py")
+    session.run("pytest", "tests/test_readme.py", "tests/test_examples.py")
 
 
 @nox.session

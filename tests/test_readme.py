@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -52,15 +49,6 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, decay, capsys):
     for call in calls:
         assert cli.run(call) == 0, capsys.readouterr().err
     assert {"maps", "fat", "bone.nc", "scan.nc", "ivim"} <= {path.name for path in tmp_path.iterdir()}
-
-
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("plot_*.py")), ids=lambda path: path.stem)
-def test_examples_run(example, tmp_path):
-    # a process of its own: a script leaves figures open and the backend chosen
-    command = [sys.executable, "-W", "error", str(example)]
-    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONWARNINGS": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_every_file_that_is_linked_exists():
