@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,10 @@ def vials(
     phosphorus: Sequence[float] | None = None,
     edges: str = "clean",
 ) -> Phantom:
-    """A calibration set: round vials in a grid, every value of which is known.
+    """Calibration vials of one kind: ivim (default), pdff, r2star, relaxation, ute, phosphorus or mt.
+
+    Round vials in a grid, every value of which is known. Each kind has parameters of its own, and none holds what it
+    does not list: only ``pdff`` holds fat, and to a water-fat scan every other kind is water.
 
     =============== ============================ ================================ ==================================
     `kind`          along x                      along y                          what stands in a vial
@@ -98,6 +102,7 @@ def vials(
     Returns
     -------
     Phantom
+        With labels: a number for each vial, on the voxels that lie wholly within it, named by its values.
 
     Raises
     ------
@@ -115,10 +120,12 @@ def vials(
         "f": f, "D": D, "D_star": D_star, "T1": T1, "T2": T2, "pdff": pdff, "r2star": r2star, "nickel": nickel,
         "agar": agar, "T2star": T2star, "light_water": light_water, "phosphorus": phosphorus}.items()
         if value is not None}
-    own = (*_IVIM, "T1", "T2") if kind == "ivim" else tuple(SETS[kind].axes)
+    own = _parameters(kind)
     for name in given:
         if name not in own:
-            raise InputError(f"{where}: the kind {kind!r} has no {name}; it has {', '.join(own)}")
+            others = " and ".join(repr(other) for other in KINDS if name in _parameters(other))
+            raise InputError(f"{where}: the kind {kind!r} has no {name}; it has {', '.join(own)}; {name} is of kind "
+                             f"{others}")
     if edges not in EDGES or (kind == "ivim" and edges != "clean"):
         known = "clean" if kind == "ivim" else " or ".join(EDGES)
         raise InputError(f"{where}: edges is {edges!r}, should be {known}")
@@ -137,9 +144,27 @@ def vials(
     sizes = [len(values) for values in axes.values()]
     rows, columns = (sizes[1] if len(sizes) > 1 else 1), sizes[0]
     inputs.shape(where, (1, len(line(rows, resolution)[0]), len(line(columns, resolution)[0])), MOST_VOXELS)
-    pools = SETS[kind].pools(Rack(rows, columns, resolution, edges), axes, field, where)
+    rack = Rack(rows, columns, resolution, edges)
+    pools = SETS[kind].pools(rack, axes, field, where)
+    labels = np.zeros(rack.shape, np.int16)
+    for number, (row, column) in enumerate(np.ndindex(rows, columns), start=1):
+        labels[rack.vial(row, column) > 1 - 1e-9] = number
     return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed,
-                         parameters={"kind": kind, **axes, "edges": edges})
+                         parameters={"kind": kind, **axes, "edges": edges}, labels=(labels, _names(axes)))
+
+
+def _parameters(kind: str) -> tuple[str, ...]:
+    """What a kind of vials has besides the common parameters."""
+    return (*_IVIM, "T1", "T2") if kind == "ivim" else tuple(SETS[kind].axes)
+
+
+def _names(axes: Mapping[str, np.ndarray]) -> dict[int, str]:
+    """Names of the vials by their values, the first axis running fastest."""
+    names, lists = list(axes), [list(values) for values in axes.values()]
+    found = {}
+    for number, values in enumerate(itertools.product(*reversed(lists)), start=1):
+        found[number] = "_".join(f"{name}_{value:g}" for name, value in zip(names, reversed(values), strict=True))
+    return found
 
 
 def _ivim(given: Mapping[str, Any], resolution: float, field: float, seed: int) -> Phantom:
@@ -174,5 +199,8 @@ def _ivim(given: Mapping[str, Any], resolution: float, field: float, seed: int) 
         pool("solution", "solution", 1 - fraction, D=np.broadcast_to(slow[rows[0]][:, None], grid)),
         pool("flow", "blood", fraction, D_star=np.broadcast_to(fast[:, None, None], grid)),
     ]
-    parameters = {"kind": kind, "f": fractions, "D": slow, "D_star": fast, **times}
-    return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed, parameters=parameters)
+    axes = {"f": fractions, "D": slow, "D_star": fast}
+    number = 1 + columns[0] + len(fractions) * (rows[0][:, None] + len(slow) * np.arange(len(fast))[:, None, None])
+    return Phantom.build(pools, name=where, resolution=resolution, field=field, seed=seed,
+                         parameters={"kind": kind, **axes, **times},
+                         labels=(np.where(inside > 0, number, 0), _names(axes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -212,6 +213,49 @@ def test_the_pool_ratio_grows_with_the_agar_and_without_agar_there_is_none():
     assert float(rack.pools["exchange"].sel(pool="water_agar_0").sum()) == 0
 
 
+# ---- finding the right one -------------------------------------------------------------------------------------
+
+
+def test_the_kinds_stand_in_the_first_line():
+    """What `bonemri phantom` prints of the vials."""
+    first = phantoms.vials.__doc__.partition("\n")[0]
+    listed = first.partition(": ")[2].replace(" (default)", "").replace(" or ", ", ").rstrip(".")
+    assert listed.split(", ") == list(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_vials_of_fat_show_fat(kind):
+    fat = phantoms.vials(kind).truth["pdff"]
+    assert bool((fat > 0).any()) == (kind == "pdff")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_vial_has_a_label_named_by_its_values(kind):
+    rack = phantoms.vials(kind)
+    asked = json.loads(rack.pools.attrs["parameters"])
+    attrs = rack.labels.attrs
+    names = dict(zip(attrs["flag_values"].tolist(), attrs["flag_meanings"].split(), strict=True))
+    axes = [name for name in ("f", "D", "D_star") if kind == "ivim"] or list(SETS[kind].axes)
+    assert len(names) == np.prod([len(asked[name]) for name in axes])
+    for number, name in names.items():
+        # a name may hold underscores itself: the values stand after each of the names, in their order
+        values = dict(zip(axes, re.fullmatch("_".join(f"{a}_([^_]+)" for a in axes), name).groups(), strict=True))
+        inside = rack.labels.values == number
+        assert (rack.pools["volume_fraction"].sum("pool").values[inside] > 1 - 1e-9).all()
+        for quantity in ("pdff", "r2star", "f"):
+            if quantity in values:
+                np.testing.assert_allclose(rack.truth[quantity].values[inside], float(values[quantity]), rtol=1e-5)
+    inside = rack.pools["volume_fraction"].sum("pool").values > 0
+    assert ((rack.labels.values > 0) == inside).all()  # clean edges: every voxel of a vial
+
+
+def test_a_rim_has_no_label():
+    rack = phantoms.vials("pdff", edges="partial")
+    assert (rack.pools["volume_fraction"].sum("pool").values[rack.labels.values > 0] > 1 - 1e-9).all()
+    share = rack.pools["volume_fraction"].sum("pool").values
+    assert (rack.labels.values[(share > 0) & (share < 0.999)] == 0).all()
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +265,8 @@ def test_the_pool_ratio_grows_with_the_agar_and_without_agar_there_is_none():
         ({"kind": "beer"}, "no kind 'beer'; known: ivim, pdff, r2star"),
         ({"kind": "pdff", "f": [0.1]}, "the kind 'pdff' has no f; it has pdff, r2star"),
         ({"kind": "pdff", "T1": 1.0}, "the kind 'pdff' has no T1"),
-        ({"pdff": [0.1]}, "the kind 'ivim' has no pdff; it has f, D, D_star, T1, T2"),
+        ({"pdff": [0.1]}, "the kind 'ivim' has no pdff; it has f, D, D_star, T1, T2; pdff is of kind 'pdff'"),
+        ({"T2star": [1e-3]}, "T2star is of kind 'ute' and 'phosphorus'"),
         ({"kind": "pdff", "pdff": [0.5, 1.5]}, "pdff is 1.5, should lie from 0 to 1"),
         ({"kind": "pdff", "pdff": []}, "pdff is empty"),
         ({"kind": "pdff", "pdff": "lard"}, "pdff is 'lard', should be numbers"),
