@@ -32,6 +32,8 @@ CUT = 0.3  # of the islands are cut by a gap of air
 SIX_SIGMA = 36.0
 WRONG = 0.3
 """Of a swap the fat fraction is wrong by more than this: a field that noise carried off is none."""
+OWN = 30.0
+"""Hz; the swap of a mixture moves the field by as much more or less than that of water or of fat."""
 COMPOSITIONS = np.linspace(0.0, 1.0, 41)
 
 
@@ -301,9 +303,9 @@ def swapped(scene: Scene, field: np.ndarray, r2star: np.ndarray) -> np.ndarray:
 def distance(scene: Scene, apart: float = 0.0) -> np.ndarray:
     """By how much the truth and the best swap of a piece differ, in squares of sigma summed over the piece, (z, y, x).
 
-    The least residual of noise-free data where every voxel of the piece is moved by one and the same offset of the
-    field, over the variance of the noise; R2*, water and fat are free in each. inf where no offset is a minimum; NaN
-    outside the mask.
+    The least residual of noise-free data where the voxels of the piece are moved by one offset of the field and up to
+    `OWN` of their own, over the variance of the noise; R2*, water and fat are free in each. inf where no offset is a
+    minimum; NaN outside the mask. `apart` as of the scene.
     """
     period = scene.period
     reach = period / 2 if 0 < period <= 2000.0 else 1000.0
@@ -318,6 +320,9 @@ def distance(scene: Scene, apart: float = 0.0) -> np.ndarray:
         kept = np.abs(turned @ np.linalg.qr(columns)[0].conj()) ** 2
         least = np.minimum(least, power - kept.sum(axis=-1))
     out = np.full(scene.mask.shape, np.nan)
+    own = round(min(OWN, scene.swap / 8) / 4.0)
+    sides = np.pad(least, ((0, 0), (own, own)), mode="wrap" if period else "edge")
+    least = np.min([sides[:, k : k + len(offsets)] for k in range(2 * own + 1)], axis=0)
     places = scene.pdff[scene.mask] * (len(COMPOSITIONS) - 1)
     low = np.minimum(places.astype(int), len(COMPOSITIONS) - 2)
     weight = (places - low)[:, None]
