@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 VOXEL_DIMS = ("z", "y", "x")
 
+LARGEST_ATTRIBUTE = 64_000
+"""Bytes: an attribute of HDF5 is at most 64 kB with its header."""
+
 
 def as_labels(mask: xr.DataArray, what: str) -> xr.DataArray:
     """Return a mask as a label map of integers: 0 is outside.
@@ -325,6 +328,14 @@ def writing_estimate(out: str | os.PathLike[str]) -> AbstractContextManager[Path
     return files.writing(path, folder=path.is_dir() or path.suffix == "")
 
 
+def _attributes(name: str, content: dict[str, Any]) -> dict[str, str]:
+    """JSON as an attribute of NetCDF; where it is too large, one for each of its entries."""
+    text = json.dumps(content, separators=(",", ":"))
+    if len(text.encode()) < LARGEST_ATTRIBUTE:
+        return {name: text}
+    return {f"{name}_{key}": json.dumps(value, separators=(",", ":")) for key, value in content.items()}
+
+
 def write_estimate(
     maps: xr.Dataset,
     place: Path,
@@ -342,7 +353,8 @@ def write_estimate(
         The estimate.
     place : Path
         A folder, which gets one ``.nii.gz`` a variable and ``estimate.json``; or a file, which gets NetCDF with the
-        provenance as its attributes.
+        provenance as its attributes (of many labels one attribute each, ``labels_1``, ...: none may be larger than 64
+        kB).
     inputs, labels, regions
         See `provenance`.
     template : nibabel header, optional
@@ -357,8 +369,10 @@ def write_estimate(
     """
     said = provenance(maps, inputs, labels, regions)
     if not place.is_dir():
-        kept = ("inputs", "labels", "groups", "region_units")
-        extra = {name: json.dumps(_finite(said[name])) for name in kept if name in said}
+        extra: dict[str, str] = {}
+        for name in ("inputs", "labels", "groups", "region_units"):
+            if name in said:
+                extra |= _attributes(name, _finite(said[name]))
         files.write_dataset(maps.assign_attrs(extra), place)
         return
     for name, variable in maps.data_vars.items():

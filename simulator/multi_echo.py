@@ -47,8 +47,8 @@ MOSTLY = 0.05
 NUMBERED = re.compile(r"(?<=echo-)(\d+)(?=[_.])|(?<=_e)(\d+)(?=[_.])")
 """The number of the echo in a file's name: ``echo-1`` of BIDS, ``_e1`` of dcm2niix."""
 
-PART = re.compile(r"(?:part-|_)(real|imag)(?:inary)?(?=[_.])")
-"""The part in a file's name: ``part-real`` of BIDS, ``_imaginary`` of dcm2niix."""
+PART = re.compile(r"(?:part-|_)(real|imag|mag|ph)(?:inary|nitude|ase)?(?=[_.])")
+"""The part in a file's name: ``part-real``, ``part-phase`` of BIDS, ``_imaginary``, ``_ph`` of dcm2niix."""
 
 CONSTANTS = {"MagneticFieldStrength": "field_strength", "RepetitionTime": "TR", "FlipAngle": "flip_angle"}
 
@@ -247,6 +247,8 @@ def _with_second(
         told.append("real and imaginary part")
         complex_values: np.ndarray = values + 1j * other
         return complex_values
+    if parts_of[0] == "ph" and parts_of[1] in ("mag", ""):
+        raise InputError(f"{path} is a phase by its name; give the magnitude first, and its phase second")
     with np.errstate(invalid="ignore"):
         below = np.count_nonzero(values < 0) / max(values.size, 1)
     if below > MOSTLY:
@@ -266,7 +268,7 @@ def _with_second(
 
 
 def _part(path: str | os.PathLike[str]) -> str:
-    """What a file's name says that it holds: "real", "imag", or neither."""
+    """What a file's name says that it holds: "real", "imag", "mag", "ph" (phase), or nothing."""
     found = PART.search(Path(path).name.lower())
     return found.group(1) if found else ""
 

@@ -503,6 +503,28 @@ def test_the_page_of_a_method_tells_all_that_it_takes(capsys, method):
         assert ".bval" in out
 
 
+def test_the_page_of_somebody_elses_method(capsys, monkeypatch):
+    """Declared as CONTRIBUTING.md shows it, without a docstring, and options that no one has described."""
+
+    def core(
+        data, protocol, sigma, intervals, *, power=2.0, kind="plain", T1_water: "float | np.ndarray | None" = None
+    ):
+        raise NotImplementedError
+
+    mine = estimators.estimator(
+        name="mine", title="Mine", modality="diffusion", model=equations.mono_exponential, encoding="b",
+        quantities={"adc": ("mm2/s", "apparent diffusion coefficient")}, source="none", claims=Path("none.toml"),
+    )(core)  # fmt: skip
+    monkeypatch.setitem(estimators.registry, "mine", mine)
+    assert cli.run(["estimate", "mine", "-h"]) == 0
+    out = capsys.readouterr().out
+    assert "\nMine\n" in out and "  power      2\n" in out and "  kind       plain\n" in out
+    assert (
+        "  T1_water   -      T1 of water (s); without, that of the tissue table; or a map (.nii, .nii.gz, .nc)" in out
+    )
+    assert guide.bounds_example(mine) == "{adc=[0, 3e-3]}"
+
+
 def test_a_page_names_what_may_be_set(capsys):
     """All parameters of every phantom, all switches of every sequence; a choice is listed, not called by its name."""
     for name, function in phantoms.registry.items():

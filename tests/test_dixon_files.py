@@ -273,6 +273,15 @@ def test_real_and_imaginary_by_other_names_and_in_the_wrong_order(truth, capsys)
     )
 
 
+def test_a_phase_in_the_first_place_is_told(truth, capsys):
+    magnitude, phase = bids(truth)
+    assert f"{phase} is a phase by its name; give the magnitude first" in told(
+        capsys, "estimate", "dixon", phase, magnitude
+    )
+    m, p = pair(truth, phase=lambda q: q % (2 * np.pi))
+    assert "m.nii.gz runs from" in told(capsys, "estimate", "dixon", p, m)
+
+
 def test_phases_of_other_echoes_are_told(truth, capsys):
     magnitude, phase = bids(truth)
     place = Path(BIDS.format(3, "phase").replace(".nii.gz", ".json"))

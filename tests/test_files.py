@@ -365,6 +365,19 @@ def test_an_estimate_in_netcdf_comes_back(estimate, tmp_path):
     assert json.loads(back.attrs["labels"])["1"]["voxels"] == 23
 
 
+def test_many_labels_fit_into_netcdf(tmp_path):
+    """Two hundred: their statistics are some 100 kB, more than HDF5 takes in one attribute."""
+    rng = np.random.default_rng(1)
+    labels = xr.DataArray(np.arange(1, 1001).reshape(10, 10, 10) % 200 + 1, dims=("z", "y", "x"))
+    names = ("pdff", "r2star", "fieldmap")
+    some = xr.Dataset({name: (("z", "y", "x"), rng.normal(size=(10, 10, 10))) for name in names})
+    with maps.writing_estimate(tmp_path / "maps.nc") as place:
+        maps.write_estimate(some, place, {"scan": None}, labels)
+    attrs = files.read_netcdf(tmp_path / "maps.nc").attrs
+    assert "labels" not in attrs and sum(len(value) for value in attrs.values()) > 64_000
+    assert {json.loads(attrs[f"labels_{n}"])["voxels"] for n in range(1, 201)} == {5}
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
