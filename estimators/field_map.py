@@ -378,8 +378,7 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     leaning = misfit + np.float32(CLOSER) * np.abs(field)
     if len(tables.times) == 3:
         leaning += _unlikely(found.r2star[:, :width])
-    label, loose = (_settled(field, leaning, count, graph, graph.cost * bond) for bond in (1.0, LOOSE))
-    del leaning
+    label = _settled(field, leaning, count, graph, graph.cost)
     others = misfit.copy()
     others[rows, label] = np.inf
     second = others.argmin(axis=1).astype(np.int8)
@@ -388,6 +387,11 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     alone = ~np.isfinite(gain)
     mine = field[rows, label].astype(float)
     other = np.where(alone, np.nan, field[rows, second].astype(float))
+    apart = np.abs(mine - other)
+    if graph.period:
+        apart = np.minimum(apart, graph.period - apart)
+    changed = _loosely(field, leaning, count, graph, label, ~(apart <= PLAUSIBLE))
+    del leaning
     sheet, size = np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64)
     evidence, sure = np.zeros(n_voxel), np.zeros(n_voxel, bool)
     loops = _compiled("field_sheets.py")
@@ -400,10 +404,12 @@ def _choose(found: _Minima, values: np.ndarray, tables: _Tables, spread: np.ndar
     bonds = (graph.beside, graph.cost, graph.step, graph.period)
     loops.settled(mine, other, *bonds, PLAUSIBLE, sheet, evidence, needed, sure)
     loops.borders(mine, other, gain, *bonds, SURE, sure)
-    apart = np.abs(mine - other)
-    if graph.period:
-        apart = np.minimum(apart, graph.period - apart)
-    sure &= (label == loose) | (apart > PLAUSIBLE)
+    if changed.any():
+        part = np.where(changed, other, np.nan)
+        group, own, held = np.zeros(n_voxel, np.int64), np.zeros(n_voxel), np.zeros(n_voxel, bool)
+        loops.sheets(mine, part, gain, graph.beside, graph.step, graph.period, group, own, size)
+        loops.settled(mine, part, *bonds, PLAUSIBLE, group, own, _needed(size), held)
+        sure &= held
     sure &= (evidence >= -AGAINST) & ~(found.slope & (label == 1))
     for _ in range(CLOSE):
         closed = np.zeros(n_voxel, bool)
@@ -494,6 +500,19 @@ def _settled(field: np.ndarray, misfit: np.ndarray, count: np.ndarray, graph: _G
     settle = _compiled("field_labels.py").settle
     settle(field, misfit, count, graph.beside, cost, graph.step, graph.period, SWEEPS, message, label)
     return label
+
+
+def _loosely(
+    field: np.ndarray, misfit: np.ndarray, count: np.ndarray, graph: _Graph, label: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """Which voxels choose otherwise where steps cost less, while those that are held keep their choice."""
+    changed = np.zeros(len(held), bool)
+    if not held.all():
+        fixed = np.flatnonzero(held)
+        field, misfit, count = field.copy(), misfit.copy(), np.where(held, np.int8(1), count)
+        field[fixed, 0], misfit[fixed, 0] = field[fixed, label[fixed]], 0.0
+        changed = ~held & (_settled(field, misfit, count, graph, graph.cost * LOOSE) != label)
+    return changed
 
 
 def _rates(grid: np.ndarray | None, n_point: int) -> np.ndarray:
