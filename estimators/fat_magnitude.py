@@ -117,7 +117,7 @@ def dixon_magnitude(
         (x, e), (y, d) = reach
         out["pdff_lo"] = np.where(ambiguous, np.fmin(x - e, y - d), x - e)
         out["pdff_hi"] = np.where(ambiguous, np.fmax(x + e, y + d), x + e)
-    out["status"] = best.status | doubts(magnitude, out, noise)
+    out["status"] = best.status | doubts(magnitude.max(axis=1), out, noise)
     told_by = POOLED if sigma is None else GIVEN
     noise_notes = {"sigma": told_by, **noise_range(sd, np.isfinite(out["pdff"]))}
     out["attrs"] = {**noise_notes, **notes_of(train), **uncorrected(train), "likelihood": chosen}

@@ -129,7 +129,9 @@ class Maps:
         """The estimate: values, standard errors, intervals, status; `attrs` say what noise they were told by."""
         settled = (self.status & ~np.uint16(Status.AT_BOUND | Status.AMBIGUOUS)) == 0
         good = np.isfinite(self.cost) & settled
-        noise, told_by = self._noise(data, freedom, good, sigma)
+        with np.errstate(invalid="ignore"):
+            strongest = np.abs(data).max(axis=1)
+        noise, told_by = self._noise(strongest, freedom, good, sigma)
         scale = np.asarray(noise.sd) * noise.widening
         out: dict[str, Any] = {}
         for name, value in self.values.items():
@@ -139,33 +141,31 @@ class Maps:
         if intervals:
             ratio = Fraction(out["pdff"], out["water"], out["fat"], {}, self.weight_sd, **self.ratio)
             out["pdff_lo"], out["pdff_hi"] = ratio.interval(noise.sd, noise.quantile)
-        out["status"] = self.status | doubts(data, out, noise)
+        out["status"] = self.status | doubts(strongest, out, noise)
         if freedom > 0:
-            misfit = self._misfit(data, freedom, good, np.asarray(noise.sd), alone=told_by == POOLED)
+            misfit = self._misfit(strongest, freedom, good, np.asarray(noise.sd), alone=told_by == POOLED)
             out["status"][misfit] |= np.uint16(Status.OUTSIDE_DOMAIN)
         out = {name: value.reshape(self.shape) for name, value in out.items()}
         return {**out, "attrs": {"sigma": told_by, **noise_range(noise.sd, np.isfinite(self.values["pdff"]))}}
 
     def _noise(
-        self, data: np.ndarray, freedom: int, good: np.ndarray, sigma: float | np.ndarray | None
+        self, strongest: np.ndarray, freedom: int, good: np.ndarray, sigma: float | np.ndarray | None
     ) -> tuple[Noise, str]:
         """The noise SD, and what told it: given, else by the neighbours, else by the residuals as they are."""
         if sigma is not None:
             return Noise(sigma, np.inf), GIVEN
         if self.residual is not None:
             residual, self.residual = self.residual, None
-            with np.errstate(invalid="ignore"):
-                strongest = np.abs(data).max(axis=1)
             found = noise_map.between_neighbours(residual, self.size, strongest, good, freedom, self.shape)
             if found is not None:
                 return Noise(found.sd, found.freedom), NEIGHBOURS
         return noise_of(self.cost, freedom, good, None), POOLED
 
-    def _misfit(self, data: np.ndarray, freedom: int, good: np.ndarray, sd: np.ndarray, alone: bool) -> np.ndarray:
+    def _misfit(self, strongest: np.ndarray, freedom: int, good: np.ndarray, sd: np.ndarray, alone: bool) -> np.ndarray:
         """Where the residual is larger than noise: that of a voxel alone, or together with its neighbours'."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             # what is left of data without noise is rounding, and where the fit stops
-            least = np.maximum(sd, EXACT * np.abs(data).max(axis=1))
+            least = np.maximum(sd, EXACT * strongest)
             over = self.cost / (freedom * least**2)
             misfit: np.ndarray = over > MISFIT**2
             if not alone:
@@ -185,11 +185,10 @@ def noise_range(sd: float | np.ndarray, where: np.ndarray) -> dict[str, Any]:
     return {"noise_sd": float(np.median(used)), "noise_sd_range": np.array([used.min(), used.max()])}
 
 
-def doubts(data: np.ndarray, out: Mapping[str, np.ndarray], noise: Noise) -> np.ndarray:
-    """Status bits of weak and of undetermined voxels."""
-    status = np.zeros(len(data), np.uint16)
+def doubts(strongest: np.ndarray, out: Mapping[str, np.ndarray], noise: Noise) -> np.ndarray:
+    """Status bits of undetermined voxels, and of weak ones by their `strongest` echo."""
+    status = np.zeros(len(strongest), np.uint16)
     with np.errstate(invalid="ignore"):
-        strongest = np.abs(data).max(axis=1)
         status[strongest < LOW_SNR * np.asarray(noise.sd)] |= np.uint16(Status.LOW_SIGNAL)
         for name, most in IDENTIFIED.items():
             if name in out:
