@@ -7,12 +7,14 @@ one sentence that is made from its numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from markupsafe import Markup
 
+from ..simulator import threads
 from .style import to_svg
 
 if TYPE_CHECKING:
@@ -72,9 +74,10 @@ def defaults() -> list[str]:
 
 
 def run(names: Iterable[str], quick: bool, seed: int) -> dict[str, xr.Dataset]:
-    """Run the exhibits of these names."""
-    known = registry()
-    return {name: known[name].made.run(quick, seed) for name in names}
+    """Run the exhibits of these names, side by side."""
+    known, names = registry(), list(names)
+    with ThreadPoolExecutor(threads.count()) as pool:
+        return dict(zip(names, pool.map(lambda name: known[name].made.run(quick, seed), names), strict=True))
 
 
 def sections(trial: Trial) -> list[dict[str, Any]]:
