@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..simulator.acquisition.settings import is_number
 from ..simulator.water_fat import WaterFat
 from . import fat_start
 from .estimate import estimator
@@ -20,6 +21,9 @@ from .fat_maps import CLAIMS, QUANTITIES, choose, fitted, without_fit
 from .fat_start import Start
 from .fat_train import ENCODINGS, NEEDS, Train
 from .fat_two import two_echoes
+
+LEAST_RANGE = 10.0
+"""Range of the field (Hz) below which it was not given in Hz: no shim is as good as that over a body."""
 
 FEW = {name: entry for name, entry in QUANTITIES.items() if name != "r2star"}
 
@@ -30,6 +34,18 @@ def _rate(method: str, r2star: float | np.ndarray, n: int) -> np.ndarray:
     if (rate < 0).any() or (rate > 2000).any() or (rate.size and np.isnan(rate).all()):
         raise InputError(f"{method}: r2star reaches {rate.min():g} to {rate.max():g}; expected 1/s, 0 to 2000")
     return np.where(np.isfinite(rate), rate, 0.0)
+
+
+def _range(method: str, field_range: Any) -> float | None:
+    """The given range of the field (Hz)."""
+    if field_range is None:
+        return None
+    if not is_number(field_range) or not 0 < field_range < np.inf:
+        raise InputError(f"{method}: field_range is {field_range!r}; expected a positive number (Hz)")
+    if field_range < LEAST_RANGE:
+        hint = "given in ppm or kHz?"
+        raise InputError(f"{method}: field_range is {field_range:g}; expected Hz, {LEAST_RANGE:g} or more ({hint})")
+    return float(field_range)
 
 
 @estimator(
@@ -95,6 +111,7 @@ def dixon_2pt(
     *,
     mask: np.ndarray,
     r2star: float | np.ndarray = 0.0,
+    field_range: float | None = None,
     fraction: str = "real",
     spectrum: Any = "fat_marrow",
     temperature: float | None = None,
@@ -113,5 +130,6 @@ def dixon_2pt(
         remedy = "take two of them, or dixon, which takes all"
         raise InputError(f"dixon-2pt: the scan has {train.times.size} echoes; {remedy}")
     rate = _rate("dixon-2pt", r2star, mask.size)
-    found, ambiguous = two_echoes(data, mask, train, rate)
+    most = _range("dixon-2pt", field_range)
+    found, ambiguous = two_echoes(data, mask, train, rate, sigma, most)
     return without_fit(found, mask, data, ambiguous, sigma, intervals, names=tuple(FEW), fraction=fraction)

@@ -1,9 +1,9 @@
 """Water and fat from two echoes: two candidates a voxel by the magnitudes, one of them by the field of the neighbours.
 
 The two magnitudes leave a quadratic equation for the fat fraction. Each of its roots foretells how the phase turns
-from echo to echo, and so a field; neighbours share a field, not a root. What stays open is the sign of the whole: with
-echoes in phase and opposed the exchanged image fits as well in a field half a period away, and the nearer to 0 is
-taken.
+from echo to echo, and so a field; neighbours share a field, not a root. What stays open is a region as a whole: it, or
+its exchange. Fat's spectrum decides where the region has enough of mixed tissue (`fat_exchange`), or the range of the
+field that the user vouches for; else the one whose field is nearer to 0 is taken and called ambiguous.
 Xiang, Magn Reson Med 56:572 (2006), doi:10.1002/mrm.20984; Eggers et al., Magn Reson Med 65:96 (2011),
 doi:10.1002/mrm.22578.
 """
@@ -12,22 +12,40 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import fat_exchange
+from .fat_exchange import WHOLE, Candidates, Exchange, Pairs, Steps
 from .fat_fit import WaterFatFit
 from .fat_start import demodulated, projected, projected_covariance
 from .fat_train import Train
 
-SCALES = (16.0, 8.0, 4.0, 2.0, 2.0, 1.5, 1.5)
-"""Widths (voxels) over which the field is thought to be one, from coarse to fine."""
+NEAR = 1.5
+"""Width (voxels) over which dark voxels look for the field about them."""
+
+ROUNDS = 3
+"""Times that voxels are put right by their neighbours: small pieces are as thick as that."""
+
+BRIGHT = 6.0
+"""Standard deviations by which a voxel's power exceeds that of noise alone, to bind its neighbours."""
+
+FAINTEST = 1e-4
+"""The noise is at least this part of the typical signal: numbers are no more exact."""
 
 FINAL = 1.0
 """Width over which the field is averaged at last: it enters water and fat in second order."""
 
 ALIKE = 0.5  # rad; candidates nearer than this are one
-FAR = np.pi / 3  # rad of the field's turn from echo to echo, beyond which 0 is no longer nearer than the other sign
 MARGIN = 0.2  # of the cosine between a candidate and its neighbours
+OUTSIDE = 0.1  # part of a region's signal outside the range of the field that makes the range speak against it
 
 
-def two_echoes(data: np.ndarray, mask: np.ndarray, train: Train, rate: np.ndarray) -> tuple[WaterFatFit, np.ndarray]:
+def two_echoes(
+    data: np.ndarray,
+    mask: np.ndarray,
+    train: Train,
+    rate: np.ndarray,
+    sigma: float | np.ndarray | None = None,
+    field_range: float | None = None,
+) -> tuple[WaterFatFit, np.ndarray]:
     """Water, fat and field of the voxels of the mask, and where the choice between the candidates is open.
 
     Parameters
@@ -37,29 +55,35 @@ def two_echoes(data: np.ndarray, mask: np.ndarray, train: Train, rate: np.ndarra
     train : Train
     rate : ndarray, (voxel,)
         R2* over the flat order of the image (1/s).
+    sigma : float or ndarray, (voxel,), optional
+        Noise SD of each real channel, over the flat order of the image.
+    field_range : float, optional
+        The field lies within +- this (Hz).
     """
     inside = np.flatnonzero(mask)
     rate = rate[inside]
     # what does not depend on the order of the echoes is written for the earlier one first
     order = np.argsort(train.times, kind="stable")
     train = train.take(order)
-    s = data.reshape(-1, 2)[inside][:, order]
-    turn, ends = _candidates(s * np.exp(np.multiply.outer(rate, train.times)), train)
-    weight = np.abs(s[:, 0] * s[:, 1])
-    chosen = np.abs(ends).argmin(axis=0)
-    rows = np.arange(inside.size)
-    for width in SCALES:
-        mean = _smooth(turn[chosen, rows], weight, mask, width)
-        chosen = (turn * mean.conj()).real.argmax(axis=0)
-    other = 1 - chosen
-    near = _smooth(turn[chosen, rows], weight, mask, SCALES[-1])
-    far = _smooth(turn[chosen, rows], weight, mask, SCALES[1])
-    apart = np.abs(np.angle(turn[0] * turn[1].conj())) > ALIKE
-    gain = ((turn[chosen, rows] - turn[other, rows]) * near.conj()).real
-    ambiguous = apart & ((gain < MARGIN) | (np.abs(np.angle(far)) > FAR))
-    mean = _smooth(turn[chosen, rows], weight, mask, FINAL)
     spacing = float(train.times[1] - train.times[0])
-    field = np.angle(mean) / (2 * np.pi * spacing)
+    s = data.reshape(-1, 2)[inside][:, order]
+    candidates = Candidates.of(s, np.exp(-np.multiply.outer(rate, train.times)), train)
+    turn, rows = candidates.turn, np.arange(inside.size)
+    weight = np.abs(s[:, 0] * s[:, 1])
+    sd = _noise(s, mask, sigma)
+    most = None if field_range is None else 2 * np.pi * spacing * field_range
+    bright = (np.abs(s) ** 2).sum(axis=1) > sd**2 * (4 + BRIGHT * np.sqrt(8))
+    pairs = Pairs.of(mask, bright, train.voxel_size)
+    label, led, open_ = _settled(candidates, candidates.variance(sd), weight, pairs, train, most)
+    chosen, ambiguous = _followed(candidates, label, led, open_, weight, pairs)
+    # dark voxels bind nobody, and take what is nearest to the field about them
+    near = _smooth(turn[chosen, rows], np.where(bright, weight, 0.0), mask, NEAR)
+    doubt = _smooth(ambiguous + 0j, np.where(bright, weight, 0.0), mask, NEAR).real
+    chosen = np.where(bright, chosen, (turn * near.conj()).real.argmax(axis=0))
+    gain = ((turn[chosen, rows] - turn[1 - chosen, rows]) * near.conj()).real
+    apart = np.abs(np.angle(turn[0] * turn[1].conj())) > ALIKE
+    ambiguous = np.where(bright, ambiguous, (doubt > 0.5) | (apart & (gain < MARGIN)) | (near == 0))
+    field = np.angle(_smooth(turn[chosen, rows], weight, mask, FINAL)) / (2 * np.pi * spacing)
     water, fat = projected(demodulated(s, train.times, field), train, np.zeros(inside.size), rate)
     covariance = np.zeros((inside.size, 5, 5))
     covariance[:, :4, :4] = projected_covariance(train, rate)
@@ -70,25 +94,88 @@ def two_echoes(data: np.ndarray, mask: np.ndarray, train: Train, rate: np.ndarra
     return WaterFatFit(water, fat, field, {}, covariance, ("fieldmap",), nothing, 0, status), ambiguous
 
 
-def _candidates(s: np.ndarray, train: Train) -> tuple[np.ndarray, np.ndarray]:
-    """How the field turns the phase from the first echo to the second under each root, as a phasor and an angle."""
-    c = train.fat
-    # |1 - p + p c|^2 = 1 + b p + a p^2 at each echo
-    a, b = np.abs(1 - c) ** 2, 2 * (c.real - 1)
-    power = np.abs(s) ** 2
-    scale = power.sum(axis=1)
-    first, second = power[:, 0] / scale, power[:, 1] / scale
-    A, B, C = first * a[1] - second * a[0], first * b[1] - second * b[0], first - second
-    root = np.sqrt(np.maximum(B * B - 4 * A * C, 0.0))
-    flat = np.abs(A) < 1e-9
-    with np.errstate(divide="ignore", invalid="ignore"):
-        linear = np.where(np.abs(B) > 1e-12, -C / B, 0.5)
-        p = np.where(flat, linear, np.stack([-B - root, -B + root]) / (2 * A))
-    p = np.clip(p, 0.0, 1.0)
-    foretold = (1 - p + p * c[1]) * (1 - p + p * c[0]).conj()
-    turned = s[:, 1] * s[:, 0].conj() * foretold.conj()
-    angle = np.angle(turned)
-    return np.exp(1j * angle), angle
+def _noise(s: np.ndarray, mask: np.ndarray, sigma: float | np.ndarray | None) -> np.ndarray:
+    """Noise SD of each voxel of the mask: given, or read off the image."""
+    if sigma is None:
+        found = np.full(len(s), fat_exchange.noise_level(s, mask))
+    else:
+        found = np.broadcast_to(np.asarray(sigma, float), mask.size)[mask.ravel()]
+    typical = float(np.median(np.abs(s))) if s.size else 0.0
+    return np.maximum(found, max(FAINTEST * typical, np.finfo(float).tiny))
+
+
+def _settled(
+    candidates: Candidates, variance: np.ndarray, weight: np.ndarray, pairs: Pairs, train: Train, most: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether each voxel takes its candidate of more fat, whether it leads others, and whether its region is open.
+
+    `most` is the largest turn of the field (rad) that the user vouches for.
+    """
+    n = len(weight)
+    growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train), n)
+    if inner.first.size:  # once more, with steps as large as this image has them
+        ordinary = Exchange.of(candidates, variance, label, inner).ordinary_step(inner, train)
+        growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train, ordinary), n)
+    told = Exchange.of(candidates, variance, label, inner).evidence(inner, train, steps)
+    total, sure = fat_exchange.settled(told, inner, region)
+    angle = np.stack([np.abs(np.angle(candidates.pick(candidates.turn, k))) for k in (label, ~label)])
+    away = [np.bincount(region, weight * some) for some in angle]
+    other = np.where(sure, total < 0, away[1] < away[0])
+    open_ = ~sure
+    if most is not None:
+        room = most + 2 * np.sqrt(np.stack([candidates.pick(variance, k) for k in (label, ~label)]))
+        out = np.stack([np.bincount(region, weight * (x > r)) for x, r in zip(angle, room, strict=True)])
+        can = out <= OUTSIDE * np.bincount(region, weight)
+        one = can[0] ^ can[1]
+        # evidence against what the user vouches for leaves it open
+        open_ = np.where(one, sure & (other != can[1]), open_ | ~can.any(axis=0))
+        other = np.where(one, can[1], other)
+    # what speaks for the image that was not taken says nothing about its pieces
+    told = np.where(other == (total < 0), np.where(other, -1.0, 1.0), 0.0)[region[inner.first]] * told
+    table = fat_exchange.costs(candidates, variance, inner, steps)
+    label, doubt = fat_exchange.pieces(growth, label ^ other[region], table, told, inner)
+    return label, np.bincount(region)[region] >= WHOLE, open_[region] | doubt
+
+
+def _grown(
+    candidates: Candidates, variance: np.ndarray, pairs: Pairs, steps: Steps, n: int
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, Pairs, Steps]:
+    """How regions grew, labels and regions of the voxels, and the pairs within regions with their steps."""
+    bond = fat_exchange.bonds(fat_exchange.costs(candidates, variance, pairs, steps))
+    growth, label = fat_exchange.regions(bond, pairs, n)
+    region = np.arange(n)
+    for root in growth:
+        region = root[region]
+    within = region[pairs.first] == region[pairs.second]
+    return growth, label, region, pairs.take(within), Steps(steps.ordinary[within], steps.large[within])
+
+
+def _followed(
+    candidates: Candidates, label: np.ndarray, led: np.ndarray, open_: np.ndarray, weight: np.ndarray, pairs: Pairs
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chosen candidate of each voxel, and whether it is open: each in the field of the neighbours that lead.
+
+    Voxels beside none that leads stand as they are.
+    """
+    from scipy import sparse
+
+    a, b, n = pairs.first, pairs.second, len(label)
+    beside = sparse.csr_array((np.ones(2 * a.size), (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(n, n))
+    turn, rows = candidates.turn, np.arange(n)
+    apart = np.abs(np.angle(turn[0] * turn[1].conj())) > ALIKE
+    chosen, ambiguous = label.astype(int), open_.copy()
+    leads = led.copy()
+    for _ in range(ROUNDS):
+        mean = beside @ np.where(leads, weight * turn[chosen, rows], 0.0)
+        share = beside @ np.where(leads, weight, 0.0)
+        doubt = beside @ np.where(leads & ambiguous, weight, 0.0)
+        held = share > 0
+        chosen = np.where(held, (turn * mean.conj()).real.argmax(axis=0), chosen)
+        gain = ((turn[chosen, rows] - turn[1 - chosen, rows]) * mean.conj()).real
+        tied = apart & (gain < MARGIN * share)
+        ambiguous = np.where(held, (led & open_) | (~led & (2 * doubt > share)) | tied, ambiguous)
+        leads = leads | held
+    return chosen, ambiguous
 
 
 def _smooth(turn: np.ndarray, weight: np.ndarray, mask: np.ndarray, width: float) -> np.ndarray:

@@ -348,30 +348,6 @@ def regions():
     return pdff, 60 * np.sin(3 * x) + 40 * y - 20
 
 
-@pytest.mark.parametrize("times", [[1.171e-3, 2.342e-3], [1.3e-3, 2.1e-3], [2.342e-3, 1.171e-3]])
-def test_two_echoes(regions, times):
-    """No swap although each voxel alone has two solutions; errors cover in noise, which a smoothed field hides from."""
-    pdff, field = regions
-    clean = signal(pdff.ravel(), 0.0, field.ravel(), np.array(times))
-    maps = estimators.dixon_2pt(image(clean, times, (1, 40, 40)), sigma=1e-3)
-    # the field is averaged over a voxel's neighbours: what its curvature leaves enters in second order
-    assert np.abs(maps.pdff.values[0] - pdff).max() < 0.005
-    assert not (maps.status & np.uint16(Status.AMBIGUOUS)).any()
-    noisy = estimators.dixon_2pt(image(clean + noise(clean.shape, 50), times, (1, 40, 40)), sigma=0.02)
-    covered = np.abs(noisy.pdff.values[0] - pdff) < 1.96 * noisy.pdff_sd.values[0]
-    assert 0.95 - 0.02 < covered.mean() < 0.95 + 0.02  # three times sqrt(.05 .95 / 1600), and a little
-    assert np.isnan(estimators.dixon_2pt(image(clean, times, (1, 40, 40))).pdff_sd).all()
-
-
-def test_two_echoes_in_a_far_field_are_ambiguous(regions):
-    """A field of a quarter of a period: the exchanged image would stand as near to 0."""
-    pdff, field = regions
-    times = np.array([1.171e-3, 2.342e-3])
-    data = signal(pdff.ravel(), 0.0, field.ravel() + 200.0, times)
-    maps = estimators.dixon_2pt(image(data, times, (1, 40, 40)), sigma=1e-3)
-    assert float(((maps.status & np.uint16(Status.AMBIGUOUS)) > 0).mean()) > 0.9
-
-
 def test_three_echoes(regions):
     """Exact where R2* is given; a forgotten R2* is model error, not noise."""
     pdff, field = regions
