@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, sparse
+from scipy import optimize, sparse, special
 
 from bonemri.errors import InputError
 from bonemri.estimators import field_map
 from bonemri.simulator import kernels, tissues
 from bonemri.simulator.constants import PROTON
+from bonemri.validation import field_scenes
 
 SNR = 20.0
 WATER = 5.048 - 0.01085 * 37  # ppm at 37 C
@@ -236,61 +237,24 @@ def disk(n: int = 96):
     return y, x, np.hypot(y, x) < 0.47 * n
 
 
-def smooth(times, fat, r2star, rng):
-    """A field of +-600 Hz over one disk of water, fat and mixtures."""
-    y, x, mask = disk()
-    turn = rng.uniform(0, 2 * np.pi)
-    along = (np.cos(turn) * x + np.sin(turn) * y) / 45
-    field = 600 * (0.7 * along + 0.3 * along**3)
-    pdff = np.where((x // 9 + y // 11) % 2 == 0, np.clip(0.5 + y / 80, 0, 1), np.clip(0.5 - x / 80, 0, 1))
-    return noisy(signal(times, fat, pdff, field, r2star, rng.uniform(0, 6)), rng), mask, field, np.ones(mask.shape, int)
+def solved(scene, **options):
+    """The field map of a scene, and what went wrong."""
+    found = field_map.solve(scene.data, scene.mask, scene.times, scene.fat, **options)
+    return found, field_scenes.tally(scene, found.field, found.r2star, found.ambiguous)
 
 
-def islands(times, fat, r2star, rng, step: float):
-    """25 islands of water, fat, one mixture or many, at fields of their own within +-400 Hz, a step through each."""
-    n = 100
-    y, x = np.mgrid[:n, :n] + 0.0
-    mask, field, pdff, piece = np.zeros((n, n), bool), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n), int)
-    for k, (cy, cx) in enumerate(itertools.product(range(10, n, 20), repeat=2)):
-        here = np.hypot(y - cy, (x - cx) * rng.uniform(0.8, 1.25)) < rng.uniform(4, 7.5)
-        turn, slope = rng.uniform(0, 2 * np.pi), rng.uniform(-8, 8, 2)
-        side = np.cos(turn) * (y - cy) + np.sin(turn) * (x - cx) > rng.uniform(-2, 2)
-        tilt = slope[0] * (y - cy) + slope[1] * (x - cx)
-        room = 400 - step / 2 - np.abs(tilt[here]).max()
-        f = rng.uniform(-room, room) + tilt + step * (side - 0.5)
-        share = [np.zeros((n, n)), np.ones((n, n)), np.full((n, n), rng.random()), rng.random((n, n))][rng.integers(4)]
-        mask |= here
-        field[here], pdff[here], piece[here] = f[here], share[here], 2 * k + (side[here] if step else 0)
-    data = np.where(mask[..., None], signal(times, fat, pdff, field, r2star, rng.uniform(0, 6)), 0)
-    return noisy(data, rng), mask, field, piece
-
-
-SCENES = {"smooth": smooth, "islands": lambda *a: islands(*a, 0.0), "steps": lambda *a: islands(*a, 200.0)}
-
-
-def verdict(kind, times, fat, r2star, seed):
-    """Swaps, those that are not called so, voxels called ambiguous, voxels; and the pieces (decided each) swapped."""
-    data, mask, field, piece = SCENES[kind](times, fat, r2star, np.random.default_rng(seed))
-    found = field_map.solve(data[None], mask[None], times, fat)
-    swapped = mask & ~(np.abs(off(found.field[0], field, found.period)) < SWAP)
-    confident = swapped & ~found.ambiguous[0]
-    return swapped, confident, found.ambiguous[0], mask, data, field, piece
-
-
-def evidence(data, times, fat, field, piece, sigma) -> float:
-    """Misfit of the best swap of a piece less that of the truth: by numpy, over the piece's voxels together."""
-    best = np.inf
-    shifts = np.arange(-900, 900, 20.0)
-    rates = np.arange(0, 601, 30.0)
-    total = np.zeros(len(shifts))
-    for v in np.argwhere(piece):
-        truth = min(residual(data[tuple(v)], times, fat, field[tuple(v)] + d, r) for d in (-15, 0, 15) for r in rates)
-        for k, shift in enumerate(shifts):
-            total[k] += min(residual(data[tuple(v)], times, fat, field[tuple(v)] + shift, r) for r in rates) - truth
-    period = 1 / (times[1] - times[0])
-    away = np.abs(off(shifts, 0.0, period)) > SWAP
-    best = total[away].min()
-    return best / (2 * sigma**2)
+def told_but_swapped(scene, found) -> tuple[int, float]:
+    """Pieces of 6 sigma and more that are swapped, and the number that an ideal test of two hypotheses would swap."""
+    swapped = field_scenes.swapped(scene, found.field, found.r2star)
+    distance = field_scenes.distance(scene)
+    count, expected = 0, 0.0
+    for piece in np.unique(scene.piece[scene.mask]):
+        here = scene.piece == piece
+        square = float(distance[here].max())
+        if square >= field_scenes.SIX_SIGMA:
+            count += swapped[here].mean() > 0.5
+            expected += float(special.ndtr(-np.sqrt(square) / 2))  # of the log-likelihood ratio: mean d^2/2, SD d
+    return count, expected
 
 
 @pytest.mark.parametrize("r2star", [20.0, 150.0])
@@ -300,51 +264,185 @@ def evidence(data, times, fat, field, piece, sigma) -> float:
 )
 def test_no_swap_on_a_smooth_field(spacing, n, b0, r2star):
     """Between -600 and 600 Hz, across the period of the echoes, at SNR 20."""
-    times = echoes(spacing, n)
-    swapped, _, ambiguous, mask, *_ = verdict("smooth", times, marrow(times, b0), r2star, seed=11)
-    assert swapped.sum() == 0
-    assert ambiguous.sum() < 0.02 * mask.sum()
+    scene = field_scenes.scene(
+        np.random.default_rng(11), kind="smooth", times=echoes(spacing, n), field_strength=b0, r2star=r2star
+    )
+    _, count = solved(scene)
+    assert count.swaps == 0
+    # at 1.5 T a swap makes a step of 214 Hz, which is plausible: 1 voxel in 200, mixtures that look like neither
+    assert count.ambiguous <= (0.001 if b0 == 3.0 else 0.01) * count.voxels
 
 
 @pytest.mark.parametrize("kind", ["islands", "steps"])
 @pytest.mark.parametrize("r2star", [20.0, 150.0])
 @pytest.mark.parametrize(("spacing", "n"), [(0.8e-3, 6), (1.1e-3, 6), (1.2e-3, 6), (1.2e-3, 8)])
 def test_no_swap_on_islands_and_steps(kind, spacing, n, r2star):
-    """None that is not called ambiguous, and none at all in a piece whose data tell by 6 sigma."""
-    times = echoes(spacing, n)
+    """None that is not called ambiguous, and of pieces that tell by 6 sigma none, nor many called ambiguous."""
+    for seed, size in ((5, "large"), (6, "small")):
+        scene = field_scenes.scene(
+            np.random.default_rng(seed), kind=kind, size=size, times=echoes(spacing, n), r2star=r2star
+        )
+        assert scene.fair
+        found, count = solved(scene)
+        assert count.confident == 0
+        swaps, expected = told_but_swapped(scene, found)
+        assert swaps <= expected + 3 * np.sqrt(expected) + 0.5
+        # power at 6 sigma and above: of pieces at exactly 6 sigma, 22 squares are missed by 13 % where neighbours say
+        # nothing, and by more where a step stands against them; of most pieces, which tell by more, by none
+        assert count.needless <= (0.02 if size == "large" else 0.06) * count.told
+
+
+@pytest.mark.parametrize("spacing", [0.8e-3, 1.0e-3, 1.1e-3, 1.2e-3])
+def test_small_islands_of_fat_are_decided(spacing):
+    """4 x 4 voxels of fat at R2* 150 /s, 6.5 to 9.5 sigma over the island: nearly all told, and none wrongly.
+
+    The evidence has mean d^2 and SD sqrt(4 d^2 + 8) (see `_needed`), and 22 squares are enough. A tenth of the mean
+    goes where the alternative follows the noise better.
+    """
+    rng, side, n = np.random.default_rng(17), 4, 14
+    times = echoes(spacing)
     fat = marrow(times)
-    swapped, confident, ambiguous, mask, data, field, piece = verdict(kind, times, fat, r2star, seed=5)
-    assert confident.sum() == 0
-    for k in np.unique(piece[swapped]):
-        here = mask & (piece == k)
-        assert evidence(data, times, fat, field, here, 1 / SNR) < field_map.SURE
-    assert ambiguous.sum() < 0.06 * mask.sum()
+    shape = (1, 7 * n, 7 * n)
+    y, x = np.indices(shape)[1:]
+    mask = (y % 7 < side) & (x % 7 < side)
+    field = rng.uniform(-390, 390, (n, n)).repeat(7, 0).repeat(7, 1)[None] + rng.uniform(-3, 3) * (x % 7)
+    data = noisy(np.where(mask[..., None], signal(times, fat, np.ones(shape), field, 150.0), 0), rng)
+    piece = np.where(mask, y // 7 * n + x // 7, -1)
+    scene = field_scenes.Scene(data, mask, field, np.ones(shape), piece, times, fat, 150.0, 1 / SNR, 3.0)
+    square = float(np.nanmin(field_scenes.distance(scene)))
+    assert square > field_scenes.SIX_SIGMA
+    found, count = solved(scene)
+    assert count.confident == 0
+    swaps, expected = told_but_swapped(scene, found)
+    assert swaps <= expected + 3 * np.sqrt(expected) + 0.5
+    missed = float(special.ndtr((22.25 - 0.9 * square) / np.sqrt(4 * square + 8)))
+    islands = n * n
+    assert count.needless / side**2 <= islands * missed + 3 * np.sqrt(islands * missed) + 1
+
+
+def test_what_is_called_sure_is_wrong_as_seldom_at_any_distance():
+    """The mean of the evidence is d^2, its variance 4 d^2 + 8 n: least SD between it and minus what is needed."""
+    square = np.linspace(0, 400, 40001)
+    for n in (1, 2, 5, 10, 11, 40, 500):
+        needed = 2 * field_map._needed(np.array([n]))[0]
+        least = ((needed + square) / np.sqrt(4 * square + 8 * n)).min()
+        assert least == pytest.approx(field_map.CERTAIN, rel=1e-3)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_a_sheet_of_one_composition_is_fitted_as_one(common):
+    """Fields of three voxels, one shape and one rate: the power that scipy's least squares explains."""
+    rng, times = np.random.default_rng(9), echoes(1.1e-3)
+    fat = marrow(times)
+    n = 3
+    data = noisy(signal(times, fat, np.full(n, 0.7), rng.uniform(-5, 5, n), 90.0, rng.uniform(-3, 3, n)), rng)
+    field, weight = np.zeros((2, n)), rng.uniform(0.5, 2.0, n)
+    field[1] = -30.0  # a poor start: the Gauss-Newton steps come nearer, and the power is not more
+    explained = np.zeros((2, 1))
+    loops = kernels.compiled(Path(field_map.__file__).with_name("field_evidence.py"))
+    loops.shared(data, field, weight, np.array([0, n]), times, fat, field_map.RATES, common, 0, 1, explained)
+
+    def left(p):
+        shape = (np.cos(p[0]) + np.sin(p[0]) * np.exp(1j * (0.0 if common else p[1])) * fat) * np.exp(
+            -100 * p[2] * times
+        )
+        basis = shape * np.exp(2j * np.pi * np.multiply.outer(100 * p[3:], times))
+        part = (basis.conj() * data).sum(axis=1) / (np.abs(basis) ** 2).sum(axis=1)
+        return float((weight * (np.abs(data - part[:, None] * basis) ** 2).sum(axis=1)).sum())
+
+    best = min(optimize.minimize(left, [a, 0.0, 0.9, *np.zeros(n)], method="BFGS").fun for a in (0.5, 1.2, 2.5))
+    power = float((weight * (np.abs(data) ** 2).sum(axis=1)).sum())
+    # in units of the noise's square the rate's parabola and the last Gauss-Newton step leave less than a tenth
+    assert explained[0, 0] <= power - best + 1e-6
+    assert (power - best - explained[0, 0]) * SNR**2 < 0.1
+    assert explained[1, 0] <= power - best + 1e-6
+
+
+def rim_only(truth, alternative, gain=0.0, plausible=300.0):
+    """Whether a sheet in the middle of sure voxels, of no evidence of its own, is sure by its rim."""
+    loops = kernels.compiled(Path(field_map.__file__).with_name("field_sheets.py"))
+    number = np.arange(truth.size, dtype=np.int32).reshape(1, *truth.shape)
+    beside = np.full((truth.size, 6), -1, np.int32)
+    kernels.compiled(Path(field_map.__file__).with_name("field_labels.py")).neighbours(number, beside)
+    mine, other = truth.ravel().astype(float), alternative.ravel().astype(float)
+    sheet, size = np.zeros(truth.size, np.int64), np.zeros(truth.size, np.int64)
+    evidence, sure = np.zeros(truth.size), np.zeros(truth.size, bool)
+    cost, reach = np.full(3, field_map.STEP_COST), np.full(3, field_map.STEP)
+    loops.sheets(mine, other, np.full(truth.size, gain), beside, reach, 0.0, sheet, evidence, size)
+    needed = field_map._needed(size)
+    loops.settled(mine, other, beside, cost, reach, 0.0, plausible, sheet, evidence, needed, sure)
+    return sure.reshape(truth.shape)[np.isfinite(alternative)].all()
+
+
+def test_a_step_on_one_side_is_no_evidence_unless_it_is_implausible():
+    """A half of an image, and a block within it, that would move by 230 Hz or by 430 Hz if swapped."""
+    truth, half, block = np.zeros((8, 10)), np.full((8, 10), np.nan), np.full((8, 10), np.nan)
+    half[:, 5:], block[3:5, 4:6] = 1.0, 1.0
+    assert not rim_only(truth, 230.0 * half)
+    assert rim_only(truth, 430.0 * half)
+    assert rim_only(truth, 230.0 * block)  # steps on either side: no surface makes them
+    assert not rim_only(truth, 430.0 * half, gain=-6.0)  # 40 voxels that speak against it
+    assert not rim_only(truth + 230.0 * np.nan_to_num(half), 0.0 * half, plausible=100.0)  # the swap removes the step
+
+
+def test_three_echoes_leave_the_rate_open():
+    """R2* of 105 /s, not the 40 /s that is likely: what one rate would tell is no evidence."""
+    for seed in range(4):
+        for b0, spacing in ((3.0, 1.1e-3), (1.5, 1.9e-3)):
+            scene = field_scenes.scene(
+                np.random.default_rng(seed), times=echoes(spacing, 3), field_strength=b0, r2star=105.0
+            )
+            _, count = solved(scene, sigma=scene.sigma)
+            assert count.confident == 0
+            assert count.ambiguous < 0.9 * count.voxels  # three echoes tell something
+    found, _ = solved(scene)
+    assert 0.5 < found.sigma * SNR < 2.0  # from one residual a voxel, at a rate that is not theirs
+
+
+def test_the_noise_of_few_echoes_is_that_of_the_choice():
+    """Four echoes: the least of several residuals of two degrees of freedom is 15 % low in SD, the choice's is not."""
+    scene = field_scenes.scene(np.random.default_rng(2), kind="smooth", times=echoes(1.79e-3, 4), r2star=124.0)
+    found, _ = solved(scene)
+    assert abs(found.sigma * SNR - 1) < 0.06
+
+
+def test_a_swap_that_is_no_minimum_is_thought_of():
+    """At 1.9 ms a swap moves the field by 92 Hz and the two minima may be one: which stand out is ambiguous."""
+    wrong = unsaid = voxels = 0
+    for seed in range(6):
+        scene = field_scenes.scene(np.random.default_rng(seed), kind="smooth", times=echoes(1.9e-3), r2star=150.0)
+        _, count = solved(scene)
+        wrong, unsaid, voxels = wrong + count.swaps, unsaid + count.confident, voxels + count.voxels
+        assert count.ambiguous < 0.03 * count.voxels
+    assert wrong > 0
+    assert unsaid <= 1e-4 * voxels  # of those the fit says that the fraction is not identifiable
 
 
 def test_a_common_phase_leaves_less_open():
-    """The same islands, whose water and fat do have one phase, solved with it and without."""
-    times = echoes(1.2e-3)
-    fat = marrow(times)
-    data, mask, field, _ = SCENES["steps"](times, fat, 150.0, np.random.default_rng(5))
-    free, one = (field_map.solve(data[None], mask[None], times, fat, common_phase=c) for c in (False, True))
-    assert one.ambiguous.sum() < free.ambiguous.sum()
-    wrong = mask & (np.abs(off(one.field[0], field, one.period)) > SWAP)
-    assert (wrong & ~one.ambiguous[0]).sum() == 0
-    assert abs(one.sigma * SNR - 1) < 0.05
+    """Islands whose water and fat do have one phase, solved with it and without."""
+    scene = field_scenes.scene(np.random.default_rng(5), kind="steps", size="small", times=echoes(1.2e-3), r2star=150.0)
+    (_, free), (found, one) = (solved(scene, common_phase=c) for c in (False, True))
+    assert one.ambiguous < 0.9 * free.ambiguous
+    assert one.confident == 0
+    assert abs(found.sigma * SNR - 1) < 0.05
 
 
 @pytest.mark.slow
 def test_no_swap_for_seeds_that_nobody_chose():
-    """Fresh seeds at every run. Without a confident swap in n voxels the rate is below 3/n with 95 % confidence."""
+    """Anything that can be drawn, fresh seeds each run: lines to volumes, 1.5 to 7 T, 3 to 12 echoes, uneven too."""
     entropy = np.random.SeedSequence().entropy
-    total = wrong = 0
-    for k, seed in enumerate(np.random.SeedSequence(entropy).generate_state(60)):
-        times = echoes((0.8e-3, 1.0e-3, 1.1e-3, 1.2e-3)[k % 4], 6 + 2 * (k % 3 == 0))
-        kind = ("smooth", "islands", "steps")[k // 4 % 3]
-        _, confident, _, mask, *_ = verdict(kind, times, marrow(times), (20.0, 80.0, 150.0)[k // 12 % 3], int(seed))
-        total, wrong = total + int(mask.sum()), wrong + int(confident.sum())
-    # the corner of an island is one voxel beside air: by 6 sigma it is wrong once in 1e9, by the neighbours' 9 in 1e4
-    assert wrong <= 2e-5 * total, f"{wrong} of {total} voxels with entropy {entropy}"
+    fair = foul = field_scenes.Tally()
+    for seed in np.random.SeedSequence(entropy).generate_state(250):
+        scene = field_scenes.draw(np.random.default_rng(seed))
+        if scene.swap < 100.0:
+            continue  # the minima of a swap run into one, and that of the noise may be either
+        _, count = solved(scene, sigma=scene.sigma if len(scene.times) == 3 else None)
+        fair, foul = (fair + count, foul) if scene.fair else (fair, foul + count)
+    # a sheet at the worst of distances is wrong once in 3e5 (4.5 SD), and a sheet is up to a hundred voxels
+    assert fair.confident <= 1e-4 * fair.voxels, f"{fair} with entropy {entropy}"
+    assert fair.needless <= 0.05 * fair.told, f"{fair} with entropy {entropy}"
+    # where steps are those of a swap nobody can know; pieces of few voxels join the wrong side and seem sure
+    assert foul.confident <= 2e-3 * foul.voxels, f"{foul} with entropy {entropy}"
 
 
 @pytest.mark.parametrize("b0", [1.5, 3.0])
@@ -363,19 +461,20 @@ def test_where_a_true_step_is_the_swap_step_the_answer_is_right_or_ambiguous(b0)
         assert (wrong & ~found.ambiguous[0]).sum() <= 0.005 * mask.sum()
 
 
-@pytest.mark.parametrize(("b0", "spacing"), [(1.5, 1.2e-3), (1.5, 2.2e-3)])
+@pytest.mark.parametrize(("b0", "spacing"), [(1.5, 1.2e-3), (1.5, 2.2e-3), (3.0, 1.5e-3)])
 def test_small_pieces_across_a_step_like_a_swap_are_called_ambiguous(b0, spacing):
-    """Steps of 200 Hz where a swap makes 217 or 237: many pieces join their neighbour swapped, and say so.
+    """Steps of 200 Hz where a swap makes 214 to 241: many pieces join their neighbour swapped, and say so.
 
-    What a handful of voxels at R2* 150 /s tells is less than chance; 1 voxel in 2000 slips through.
+    What a handful of voxels at R2* 150 /s tells is less than chance; 1 voxel in 1000 slips through.
     """
-    times = echoes(spacing)
-    total = wrong = unsaid = 0
-    for r2star, seed in itertools.product((20.0, 80.0, 150.0), (1, 2)):
-        swapped, confident, _, mask, *_ = verdict("steps", times, marrow(times, b0), r2star, seed)
-        total, wrong, unsaid = total + mask.sum(), wrong + swapped.sum(), unsaid + confident.sum()
-    assert wrong > 0.02 * total  # the case is as hard as it is meant to be
-    assert unsaid <= 0.0006 * total
+    total = field_scenes.Tally()
+    for r2star, seed, size in itertools.product((20.0, 150.0), (1, 2), ("small", "large")):
+        scene = field_scenes.scene(np.random.default_rng(seed), kind="steps", size=size, times=echoes(spacing),
+                                   field_strength=b0, r2star=r2star)  # fmt: skip
+        assert not scene.fair
+        total += solved(scene)[1]
+    assert total.swaps > 0.005 * total.voxels  # the case is as hard as it is meant to be
+    assert total.confident <= 0.001 * total.voxels
 
 
 def test_one_peak_cannot_tell_all_water_from_all_fat():

@@ -310,7 +310,7 @@ def distance(scene: Scene, apart: float = 0.0) -> np.ndarray:
     period = scene.period
     reach = period / 2 if 0 < period <= 2000.0 else 1000.0
     offsets = np.arange(-reach, reach, 4.0)
-    rates = np.r_[0.0, 60.0 * np.expm1(np.linspace(0.05, np.log(11.0), 20))]
+    rates = 60.0 * np.expm1(np.linspace(0.0, np.log(11.0), 49))  # to 600 /s, as close as 1 % of the distance asks
     clean = _signal(COMPOSITIONS, scene.fat, scene.times, scene.r2star, apart)
     least = np.full((len(COMPOSITIONS), len(offsets)), np.inf)
     turned = clean[:, None] * np.exp(-2j * np.pi * np.multiply.outer(offsets, scene.times))
