@@ -264,3 +264,14 @@ def test_a_wrong_wish_gets_one_clear_line(values, says):
     with pytest.raises(InputError, match=says) as error:
         spine(**{"resolution": 6e-3, **values})
     assert "\n" not in str(error.value)
+
+
+def test_structure_adds_its_rate_to_the_marrow_alone():
+    """All pools of the marrow, of the broken vertebra too, and no other; its labels are those made by themselves."""
+    bone = spine("fractured", resolution=6e-3, R2_prime=40.0)
+    rate = dict(zip(bone.pools["pool"].values.tolist(), bone.pools["R2_prime"].values.tolist(), strict=True))
+    assert {name for name, value in rate.items() if value == 40.0} == {"marrow_water", "blood", "fat", "oedema"}
+    assert set(rate.values()) == {0.0, 40.0}
+    assert bone.labels.equals(labels("fractured", resolution=6e-3))
+    with pytest.raises(InputError, match="R2_prime is -1"):
+        spine(R2_prime=-1.0)
