@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from . import arguments
 from .errors import InputError
 
 
@@ -66,8 +67,7 @@ Settings = Annotated[
 ]
 # What can go wrong with a scanner and is told in a word or a number.
 SCANNER_FAULTS = ("concomitant", "odd_even_phase", "delays")
-MAP_SUFFIXES = (".nii", ".nii.gz", ".nc")
-# Numbers come as text and are read by `_number`: its error names the option, the value and what would be right.
+# Numbers come as text: the error of `arguments.number` names the option, the value and what would be right.
 Number = str
 
 
@@ -131,7 +131,9 @@ def phantom(
         target = files.output_path(out, folder=True)
     else:
         chosen = phantoms.get(name)
-        make = partial(chosen, **_parse(settings, list(inspect.signature(chosen).parameters), f"phantom {name}"))
+        make = partial(
+            chosen, **arguments.parse(settings, list(inspect.signature(chosen).parameters), f"phantom {name}")
+        )
         target = files.output_path(out or f"{name}.nc", folder=True)
     is_folder = target.is_dir() or target.suffix != ".nc"
     with files.writing(target, folder=is_folder) as place:
@@ -186,7 +188,7 @@ def simulate(
     from . import phantoms, simulator
     from .simulator import files
 
-    ratio, start = _number("--snr", snr), _seed(seed)
+    ratio, start = arguments.number("--snr", snr), arguments.seed(seed)
     pulseq = protocol.endswith(".seq")
     chosen: Any = files.existing_file(protocol, "a Pulseq file") if pulseq else simulator.protocols.get(protocol)
     switches, scanner = _confounders(settings, "pulseq" if pulseq else chosen.sequence, rung)
@@ -259,10 +261,12 @@ def estimate(
         beside = "a .bval" if encoding == "b" else "a JSON sidecar"
         raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it; see "
                          f"bonemri estimate {method} --help")  # fmt: skip
-    noise_map = Path(sigma) if sigma is not None and _is_map(sigma) else None
-    noise_sd: Any = None if noise_map is not None else _number("--sigma", sigma, "or a map (.nii, .nii.gz or .nc)")
+    noise_map = Path(sigma) if sigma is not None and arguments.is_map(sigma) else None
+    noise_sd: Any = (
+        None if noise_map is not None else arguments.number("--sigma", sigma, "or a map (.nii, .nii.gz or .nc)")
+    )
 
-    from . import guide, simulator
+    from . import explained, simulator
     from .simulator import files, maps, multi_echo, nifti
 
     option_maps: dict[str, Path] = {}
@@ -281,13 +285,13 @@ def estimate(
             field = multi_echo.SIDECAR_NAMES.get(name)
             sidecar = f"{field} in a JSON sidecar beside INPUT" if field else "INPUT"
             raise InputError(f"estimate {method}: {scan} does not say {name}; state it as {sidecar} or with --protocol")
-    options = _parse(settings, [*chosen.options, "intervals"], f"method {method}")
+    options = arguments.parse(settings, [*chosen.options, "intervals"], f"method {method}")
     asked = dict(options)
     for name, value in options.items():
-        if _is_map(value) and guide.takes_map(chosen, name):
+        if arguments.is_map(value) and explained.takes_map(chosen, name):
             options[name] = nifti.read_map(value, series, f"{name} map")
             option_maps[name] = Path(value)
-    _check_kinds(options, chosen.options | {"intervals": False}, guide.bounds_example(chosen))
+    arguments.check_kinds(options, chosen.options | {"intervals": False}, explained.bounds_example(chosen))
     if second is not None and not echoes:
         if "pdff" not in chosen.options:
             raise InputError(f"estimate {method} takes one input; {second} is a second one")
@@ -395,91 +399,18 @@ def _regions(found: Any, labels: Any) -> Any:
     return None
 
 
-def _parse(settings: Sequence[str] | None, names: Sequence[str], where: str) -> dict[str, Any]:
-    """Return the KEY=VALUE of ``--set``, with the names that may be set."""
-    values: dict[str, Any] = {}
-    for setting in settings or ():
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not (key and equals and text):
-            raise InputError(f"--set {setting!r}: give key=value")
-        if key not in names:
-            has = f"it has {', '.join(names)}" if names else "it has none"
-            raise InputError(f"--set {key}: {where} has no parameter {key}; {has}")
-        if key in values:
-            raise InputError(f"--set {key}: {key} is given twice")
-        values[key] = _value(text)
-    return values
-
-
 def _confounders(settings: Sequence[str] | None, sequence: str, rung: str) -> tuple[dict[str, Any], Any]:
     """Return the switches of a sequence that ``--set`` names, and the scanner whose faults it names."""
     from .simulator import sequences
     from .simulator.acquisition.scanner import Scanner
 
     switches = sequences.get(sequence).switches
-    values = _parse(settings, [*switches, *SCANNER_FAULTS], f"sequence {sequence}")
+    values = arguments.parse(settings, [*switches, *SCANNER_FAULTS], f"sequence {sequence}")
     faults = {name: values.pop(name) for name in SCANNER_FAULTS if name in values}
     if faults and rung != "scan":
         raise InputError(f"--set {next(iter(faults))}: faults of the scanner go with --rung scan, not {rung}")
-    _check_kinds(faults, {name: getattr(Scanner, name) for name in SCANNER_FAULTS})
+    arguments.check_kinds(faults, {name: getattr(Scanner, name) for name in SCANNER_FAULTS})
     return values, Scanner(**faults) if faults else None
-
-
-def _check_kinds(options: dict[str, Any], defaults: Mapping[str, Any], bounds: str = "{D=[0, 3e-3]}") -> None:
-    """Refuse an option of another kind than its default: text for a number, a number for bounds (with an example)."""
-    for name, value in options.items():
-        if hasattr(value, "dims"):  # a map, read already
-            continue
-        default = defaults[name]
-        if isinstance(default, bool):
-            good, right = isinstance(value, bool), "true or false"
-        elif isinstance(default, int | float) or name == "temperature":
-            good, right = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-        elif name == "spectrum":
-            parts = [isinstance(part, list) for part in value] if isinstance(value, list) else []
-            good = isinstance(value, str) or parts in ([True, True], [False, False, False])
-            right = "a name, [shifts, areas] or [ndb, nmidb, chain length]"
-        elif isinstance(default, str):
-            good, right = isinstance(value, str), "a word"
-        else:
-            good, right = name != "bounds" or isinstance(value, dict), f"as in {bounds}"
-        if not good:
-            raise InputError(f"--set {name}={value}: {name} must be {right}")
-
-
-def _value(text: str) -> Any:
-    """Read a value as TOML does (``3``, ``true``, ``[2, 4]``, ``{D = [0, 3e-3]}``), with ``.5`` too; else as text."""
-    import tomllib
-
-    if text in ("True", "False"):  # as Python has it
-        return text == "True"
-    for read in (lambda: tomllib.loads(f"value = {text}")["value"], lambda: float(text)):
-        with contextlib.suppress(ValueError):
-            return read()
-    return text
-
-
-def _number(option: str, text: str | None, or_else: str = "") -> float | None:
-    """Return the positive number of an option; None where it was not given."""
-    if text is None:
-        return None
-    value = _value(text)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise InputError(f"{option} is {text}; it must be a positive number{', ' * bool(or_else)}{or_else}")
-    return float(value)
-
-
-def _is_map(value: Any) -> bool:
-    """Tell the name of a map from a number or a word."""
-    return isinstance(value, str) and value.lower().endswith(MAP_SUFFIXES)
-
-
-def _seed(text: str) -> int:
-    value = _value(text)
-    # Seeds are kept in NetCDF attributes, which hold 64 bits.
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise InputError(f"--seed is {text}; it must be an integer from 0 to 2^63 - 1")
-    return value
 
 
 def _refuse_without(what: str, **options: Any) -> None:

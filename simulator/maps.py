@@ -375,10 +375,10 @@ def write_estimate(
                 extra |= _attributes(name, _finite(said[name]))
         files.write_dataset(maps.assign_attrs(extra), place)
         return
-    for name, variable in maps.data_vars.items():
+    for quantity, variable in maps.data_vars.items():
         strange = [str(dim) for dim in variable.dims if dim not in VOXEL_DIMS]
         if strange:
-            raise InputError(f"{name} has the dim {strange[0]}; NIfTI has z, y, x: choose an output ending in .nc")
+            raise InputError(f"{quantity} has the dim {strange[0]}; NIfTI has z, y, x: choose an output ending in .nc")
         filled = variable.expand_dims([dim for dim in VOXEL_DIMS if dim not in variable.dims]).transpose(*VOXEL_DIMS)
-        nifti.write_map(filled.values, place / f"{name}.nii.gz", template, affine)
+        nifti.write_map(filled.values, place / f"{quantity}.nii.gz", template, affine)
     (place / "estimate.json").write_text(to_json(said), encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bonemri import cli, estimators, guide, phantoms, simulator
+from bonemri import cli, estimators, explained, phantoms, simulator
 from bonemri.simulator import equations, files, nifti, sequences
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.model import cramer_rao_bound
@@ -518,7 +518,7 @@ def test_the_page_of_somebody_elses_method(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "\nMine\n" in out and "  power      2\n" in out and "  kind       plain\n" in out
     assert " T1_water - T1 of water (s); without, that of the tissue table; or a map (.nii" in " ".join(out.split())
-    assert guide.bounds_example(mine) == "{adc=[0, 3e-3]}"
+    assert explained.bounds_example(mine) == "{adc=[0, 3e-3]}"
 
 
 def test_a_page_names_what_may_be_set(capsys):
@@ -552,7 +552,7 @@ def test_help_for_what_is_not_there_is_told(capsys):
 @pytest.mark.parametrize("method", [m for m, chosen in estimators.registry.items() if "bounds" in chosen.options])
 def test_the_example_of_bounds_is_one_of_the_methods_own(method, capsys):
     """It is told, it is accepted by the method, and it names an unknown that the method has."""
-    example = guide.bounds_example(estimators.get(method))
+    example = explained.bounds_example(estimators.get(method))
     fat = estimators.get(method).modality == "fat"
     protocol = simulator.protocols.dixon_marrow if fat else simulator.protocols.ivim_marrow
     files.write_scan(simulator.scan(phantoms.marrow_block(pdff=0.4), protocol), "scan.nc")

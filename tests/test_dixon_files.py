@@ -462,6 +462,22 @@ def test_maps_of_what_is_known_from_elsewhere(truth, capsys):
     check_maps("dixon", truth)
 
 
+def test_the_first_echo_may_have_no_number(truth):
+    """As older converters name them; but a file that stands beside a whole set is its own."""
+    data = echoes(truth)
+    for n, time in enumerate(ECHOES):
+        number = "" if n == 0 else f"_e{n + 1}"
+        save(f"gre{number}.nii.gz", np.abs(data[..., n]), {**SIDECAR, "EchoTime": time})
+        save(f"gre{number}_ph.nii.gz", np.angle(data[..., n]))
+    for first, second in (("gre", "gre_ph"), ("gre_e3", "gre_e2_ph")):
+        scan = files.read(f"{first}.nii.gz", encoding="echo", second=f"{second}.nii.gz")
+        np.testing.assert_allclose(scan.values, data.transpose(2, 1, 0, 3), rtol=1e-12)
+    save("gre_e1.nii.gz", np.abs(data[..., 0]), {**SIDECAR, "EchoTime": ECHOES[0]})
+    save("gre.nii.gz", np.abs(data[..., :4]), {**SIDECAR, "EchoTime": list(ECHOES[:4])})
+    assert files.read("gre.nii.gz", encoding="echo").sizes["echo"] == 4
+    assert files.read("gre_e2.nii.gz", encoding="echo").sizes["echo"] == 6
+
+
 def test_a_protocol_stands_in_for_the_sidecar(truth):
     """Its echo times where there are none; its constants; water stays at 4.70 ppm, as of data from outside."""
     save("c.nii.gz", echoes(truth))
