@@ -40,9 +40,9 @@ MISFIT = 3.0
 """Residual over the noise SD beyond which the model does not explain a voxel: by noise alone below 1 in 1e9 for six
 degrees of freedom. Then the errors of the model exceed what the standard errors tell."""
 
-SHARED = 2.0
-"""Mean square residual of a neighbourhood over the noise variance, from which its misfit is as large as the noise. By
-noise alone 1 in 1e7 neighbourhoods of a hundred degrees of freedom, the fewest that are asked, reaches it."""
+SHARED = 1.5
+"""Mean square residual of a neighbourhood over the noise variance, from which what the model lacks may move values by
+as much as noise does."""
 
 POINT = 0.01
 """Error of PDFF that a misfit of the size seen in a neighbourhood must be able to make before its voxels are called
@@ -170,8 +170,8 @@ class Maps:
             misfit: np.ndarray = over > MISFIT**2
             if not alone:
                 shared = noise_map.shared_excess(over, good, freedom, self.shape)
-                # as noise of the misfit's size would move it
-                moved = self.unit_sd["pdff"] * least * np.sqrt(np.maximum(shared - 1, 0))
+                # as noise of the misfit's size would move it; what a neighbourhood counts of a misfit is limited
+                moved = self.unit_sd["pdff"] * least * np.sqrt(np.maximum(np.maximum(over, shared) - 1, 0))
                 misfit |= good & (over > 1) & (shared > SHARED) & (moved > POINT)
         return misfit
 

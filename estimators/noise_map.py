@@ -27,7 +27,9 @@ PASSES = 6  # from one number to a map: what is left out depends on the map
 FARTHEST = 4  # voxels; images interpolated by more than that are not foreseen
 GROWS = 1.15  # of the variance between neighbours and ones farther, from which noise is no longer called white
 SOME = 10_000  # voxels that tell how far it reaches
-ENOUGH = 100.0  # degrees of freedom of a neighbourhood that may speak for its voxels
+CHANCE = (
+    6.0  # SDs from 1 within which a mean square residual may be chance: of 60 degrees of freedom in all but 1 of 1e6
+)
 FAINT = 0.1  # voxels of the mean that are put into a neighbourhood that may have none
 CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
 
@@ -240,7 +242,7 @@ def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple
     Returns
     -------
     ndarray
-        1 where too few voxels tell it.
+        1 where it is no more than chance.
     """
     axes = [a for a in range(max(0, len(shape) - SPACE), len(shape)) if shape[a] > 1]
     counted = good & np.isfinite(over)
@@ -249,7 +251,8 @@ def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple
     count = np.bincount(cell, minlength=window.count).astype(float)
     sums = np.bincount(cell, np.minimum(over[counted], cut(freedom)), minlength=window.count)
     mean, voxels = window.constant(sums, count)
-    return np.where(freedom * voxels < ENOUGH, 1.0, mean)[window.cell]
+    chance = 1 + CHANCE * np.sqrt(2 / np.maximum(freedom * voxels, 1e-9))
+    return np.where(mean > chance, mean, 1.0)[window.cell]
 
 
 def cut(freedom: int) -> float:

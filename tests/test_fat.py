@@ -227,8 +227,8 @@ def test_noise_bias_of_pure_water_and_pure_fat(pdff):
     assert abs(bias["magnitude"]) == pytest.approx(1.25 * sd, rel=0.1)
 
 
-def test_pooled_noise_serves_as_well_as_the_given():
-    """Without sigma, residuals of 4000 voxels tell it to 1/sqrt(2 6 4000) = .5 %; errors follow, and cover."""
+def test_estimated_noise_serves_as_well_as_the_given():
+    """Without sigma, differences of 4000 voxels tell it to sqrt(1.5/(2 6 4000)) = .6 %; errors follow, and cover."""
     data = signal(0.4, 60.0, 40.0) + noise((4000, 6), 60, seed=4)
     scan = image(data, shape=(4, 25, 40))
     pooled, told = estimators.dixon(scan), estimators.dixon(scan, sigma=1 / 60)
@@ -236,6 +236,90 @@ def test_pooled_noise_serves_as_well_as_the_given():
     assert pooled.attrs["sigma"] == "neighbours"
     covered = (np.abs(pooled.pdff - 0.4) < 1.96 * pooled.pdff_sd).mean()
     assert 0.93 < float(covered) < 0.97
+    assert pooled.attrs["noise_sd"] == pytest.approx(1 / 60, rel=0.02)
+    assert told.attrs["sigma"] == "given" and told.attrs["noise_sd"] == 1 / 60
+    few = estimators.dixon(scan.isel(z=[0], y=[0], x=slice(5)))
+    assert few.attrs["sigma"] == "pooled residuals"
+    # 30 degrees of freedom: Student's t
+    assert float((few.pdff_sd / few.attrs["noise_sd"]).mean()) == pytest.approx(
+        float((told.pdff_sd[0, 0, :5] * 60).mean()) * 2.0423 / 1.95996, rel=0.02
+    )
+
+
+@pytest.fixture(scope="module")
+def leg():
+    """Tissues beside each other, a field that bends, a signal twice as large on one side: pdff, r2star, clean data."""
+    edge = 72
+    y, x = np.mgrid[0:edge, 0:edge] / edge
+    rng = np.random.default_rng(20)
+    inside = (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.1
+    pdff = np.where(inside, 0.3 + 0.2 * x, 0.85) + rng.uniform(-0.05, 0.05, x.shape)
+    rate = np.where(inside, 80.0, 40.0) + rng.uniform(-10, 10, x.shape)
+    field = 60 * np.sin(3 * x) + 40 * y - 20
+    clean = signal(pdff.ravel(), rate.ravel(), field.ravel()) * (1 + x.reshape(-1, 1))
+    return pdff, rate, clean
+
+
+@pytest.mark.parametrize("most", [1.0, 4.0])
+def test_errors_cover_where_the_noise_is_uneven(leg, most):
+    """Noise that rises by a factor of four over the image, as of parallel imaging, and nobody tells it.
+
+    Over the image a coverage is known to sqrt(.05 .95/5184) = .3 %, over a quarter to .6 %: 93 to 97 % and three of
+    these. The standard errors are within 6 % those of the noise as it is.
+    """
+    pdff, rate, clean = leg
+    edge = len(pdff)
+    sd = np.broadcast_to(most ** (np.arange(edge) / edge) / 80, (1, edge, edge))
+    scan = image(clean + noise(clean.shape, 1, seed=21) * sd.reshape(-1, 1), shape=(1, edge, edge))
+    maps, told = estimators.dixon(scan), estimators.dixon(scan, sigma=sd.copy())
+    covered = np.stack(
+        [
+            np.abs(maps[name].values[0] - truth) < 1.96 * maps[f"{name}_sd"].values[0]
+            for name, truth in (("pdff", pdff), ("r2star", rate))
+        ]
+    )
+    assert 0.94 - 0.01 < covered.mean() < 0.96 + 0.01
+    ratio = (maps.r2star_sd / told.r2star_sd).values[0]
+    for part in np.array_split(np.arange(edge), 4):
+        assert 0.93 - 0.018 < covered[..., part].mean() < 0.97 + 0.018
+        assert ratio[:, part].mean() == pytest.approx(1.0, abs=0.06)
+    assert not (maps.status.values & Status.OUTSIDE_DOMAIN).any()
+    low, high = maps.attrs["noise_sd_range"]
+    assert high / low > 3.0 if most > 1 else high / low < 1.05
+
+
+def test_a_wrong_model_does_not_hide_in_the_noise(leg):
+    """Every second echo .5 rad off, and nobody tells: pooled, the misfit was the noise, and nothing was said."""
+    pdff, _, clean = leg
+    edge = len(pdff)
+    bent = clean * np.exp(0.5j * (np.arange(6) % 2))
+    scan = image(bent + noise(clean.shape, 80, seed=22), shape=(1, edge, edge))
+    wrong, right = estimators.dixon(scan), estimators.dixon(scan, bipolar=True)
+    error, marrow = np.abs(wrong.pdff.values[0] - pdff), pdff < 0.6
+    flagged = (wrong.status.values[0] & Status.OUTSIDE_DOMAIN) > 0
+    assert error[marrow].mean() > 0.05
+    assert flagged.mean() > 0.95 and flagged[marrow].mean() > 0.95
+    # told of the phase, a fit leaves noise; hardly a voxel has gone into another minimum, and that one says so
+    assert ((right.status.values & Status.OUTSIDE_DOMAIN) > 0).mean() < 2e-3
+    # the noise is told to a tenth although the misfit, a tenth of the signal, changes from tissue to tissue
+    assert wrong.attrs["noise_sd"] == pytest.approx(1 / 80, rel=0.15)
+    # where a voxel's own residual hardly tells, those of its neighbours do; alone it is left in peace
+    faint = image(bent + noise(clean.shape, 30, seed=23), shape=(1, edge, edge))
+    together = estimators.dixon(faint, sigma=1 / 30).status.values[0][marrow]
+    few = np.zeros((1, edge, edge), bool)
+    few[0, 20:52:8, 20:52:8] = True
+    alone = estimators.dixon(faint, mask=few, sigma=1 / 30).status.values[few]
+    assert ((together & Status.OUTSIDE_DOMAIN) > 0).mean() > 0.8
+    assert ((alone & Status.OUTSIDE_DOMAIN) > 0).mean() < 0.3
+
+
+def test_what_no_noise_is_left_in_is_no_misfit(leg):
+    """Data of the model itself, exact or in single precision: their rounding is not called a residual."""
+    _, _, clean = leg
+    scan = image(clean, shape=(1, 72, 72))
+    for kind in (complex, np.complex64):
+        maps = estimators.dixon(scan.astype(kind))
+        assert not (maps.status.values & Status.OUTSIDE_DOMAIN).any()
 
 
 @pytest.mark.parametrize("kind", FRACTIONS)
@@ -357,8 +441,10 @@ def test_the_same_bits_with_any_number_of_threads(monkeypatch):
     found = []
     for threads in ("1", "2"):
         monkeypatch.setenv("BONEMRI_THREADS", threads)
-        found.append(estimators.dixon(image(data, shape=(1, 90, 100)), sigma=0.02, intervals=True))
-    xr.testing.assert_identical(*found)
+        scan = image(data, shape=(1, 90, 100))
+        found.append([estimators.dixon(scan, sigma=sigma, intervals=True) for sigma in (0.02, None)])
+    for one, other in zip(*found, strict=True):
+        xr.testing.assert_identical(one, other)
 
 
 def test_units_of_the_signal_do_not_matter():
@@ -401,6 +487,74 @@ def test_an_estimate_goes_through_netcdf(noisy, tmp_path):
     with xr.open_dataset(tmp_path / "maps.nc", engine="h5netcdf", mask_and_scale=False) as back:
         xr.testing.assert_identical(back.load().drop_attrs(), maps.drop_attrs())
         assert set(back.attrs) == set(maps.attrs)
+        np.testing.assert_array_equal(back.attrs["spectrum_area"], maps.attrs["spectrum_area"])
+        assert back.attrs["noise_sd"] == 0.01
+
+
+def test_an_estimate_tells_what_it_used(noisy):
+    """Whoever chose it: default, scan or caller."""
+    told = estimators.dixon(noisy, sigma=0.01).attrs
+    ren = tissues.spectrum("fat_marrow")
+    np.testing.assert_array_equal(told["spectrum_shift"], ren.shift)
+    np.testing.assert_array_equal(told["spectrum_area"], ren.area)
+    np.testing.assert_array_equal(told["echo_times"], noisy.echo)
+    assert told["spectrum"] == "fat_marrow" and told["ndb"] == pytest.approx(2.86, abs=0.01)
+    assert told["water_shift"] == tissues.water_shift(37.0) and told["water_shift_from"] == "temperature of the scan"
+    assert told["temperature"] == 37.0 and told["field_strength"] == 3.0
+    assert told["fraction"] == "real part of F/(W + F)" and "+i 2 pi fieldmap t" in told["sign"]
+    assert told["T1_weighting"] == "not corrected for, and not known: the scan states no flip_angle and no TR"
+    outside = noisy.drop_attrs().assign_attrs(field_strength=3.0)
+    options = {"spectrum": ([1.3, 5.3], [3.0, 1.0]), "first_echo": "dropped", "fraction": "magnitude"}
+    told = estimators.dixon(outside, sigma=0.01, **options).attrs
+    np.testing.assert_array_equal(told["spectrum_area"], [0.75, 0.25])
+    np.testing.assert_array_equal(told["echo_times"], noisy.echo[1:])
+    assert told["spectrum"] == "given" and "ndb" not in told and "temperature" not in told
+    assert told["water_shift"] == 4.70 and told["water_shift_from"] == "convention: the temperature is not known"
+    assert told["fraction"] == "|F|/(|W| + |F|)"
+    told = estimators.dixon(outside, sigma=0.01, temperature=20.0).attrs
+    assert told["water_shift_from"] == "temperature, given" and told["temperature"] == 20.0
+    for name in ("dixon-mixed", "dixon-3pt", "dixon-magnitude"):
+        told = estimators.get(name)(some(noisy, name), sigma=0.01).attrs
+        assert told["spectrum"] == "fat_marrow" and told["noise_sd"] == 0.01 and "T1_weighting" in told
+        assert len(told["echo_times"]) == some(noisy, name).sizes["echo"]
+
+
+@pytest.mark.parametrize("where", ["attrs", "map"])
+def test_an_estimate_tells_what_T1_does_to_it(where):
+    """Half water, half fat in the steady state of a spoiled gradient echo, written out once more: what PDFF reads."""
+    angle, repetition, b1 = 0.12, 0.009, 1.1
+    means = tissues.defaults("marrow", 3.0)
+    E = {name: np.exp(-repetition / means[name]) for name in ("T1_water", "T1_fat")}
+    w, f = ((1 - e) / (1 - e * np.cos(b1 * angle)) for e in E.values())
+    data = signal(0.5 * f / (0.5 * f + 0.5 * w), 50.0, 10.0)
+    scan = image(data, flip_angle=angle, TR=repetition)
+    if where == "attrs":
+        scan.attrs["B1"] = b1
+    else:
+        scan = scan.assign_coords(B1=(("z", "y", "x"), np.full((1, 1, 1), b1)))
+    plain = estimators.dixon(scan, sigma=1e-3)
+    assert plain.attrs["pdff_read_at_half"] == pytest.approx(float(plain.pdff.item()), abs=1e-6)
+    assert f"reads {100 * float(plain.pdff.item()):.1f} %" in plain.attrs["T1_weighting"]
+    right = estimators.dixon(scan, sigma=1e-3, T1_correction=True, T1_water=means["T1_water"])
+    assert float(right.pdff.item()) == pytest.approx(0.5, abs=1e-6)
+    assert right.attrs["T1_weighting"] == "corrected for" and "pdff_read_at_half" not in right.attrs
+    assert right.attrs["T1_water"] == means["T1_water"] and right.attrs["T1_water_sd"] == 0.0
+    assert right.attrs["T1_water_from"] == "given"
+    low, high = tissues.ranges("marrow", 3.0)["T1_fat"]
+    assert right.attrs["T1_fat_sd"] == pytest.approx((high - low) / np.sqrt(12))
+    assert right.attrs["T1_fat_from"] == "population mean of marrow at 3 T"
+
+
+def test_T1_that_is_given_needs_no_population():
+    """At a field without population means a correction needs both T1, and the weighting without one is not known."""
+    scan = image(signal(0.4, 50.0, 10.0, field=0.55), field_strength=0.55, flip_angle=0.1, TR=0.01)
+    maps = estimators.dixon(scan, sigma=1e-3, T1_correction=True, T1_water=0.8, T1_fat=0.2)
+    assert np.isfinite(maps.pdff.item())
+    assert "there are no population means of T1 at 0.55 T" in estimators.dixon(scan, sigma=1e-3).attrs["T1_weighting"]
+    with pytest.raises(InputError, match="not known at field 0.55 T"):
+        estimators.dixon(scan, sigma=1e-3, T1_correction=True, T1_water=0.8)
+    wrong = estimators.dixon(scan.assign_attrs(flip_angle=5.0), sigma=1e-3)
+    assert "flip_angle is 5 rad" in wrong.attrs["T1_weighting"]
 
 
 def test_noise_alone_is_called_low_signal():
