@@ -148,7 +148,8 @@ class Phantom:
 
         The rung ``scan`` gives images on the grid of their readout. A voxel of the phantom found here holds what lies
         within its box, averaged exactly where the grids nest; elsewhere a voxel of this phantom is taken as even
-        within. An image knows no boxes: at edges it rings, and shows the blur of its readout.
+        within. An image knows no boxes: at edges it rings, and shows the blur of its readout; and what lies beyond its
+        field of view, left out here, folds into it.
 
         Parameters
         ----------
@@ -236,8 +237,9 @@ class Phantom:
     def __repr__(self) -> str:
         z, y, x = (self.pools.sizes[dim] for dim in SPACE)
         names = ", ".join(str(pool) for pool in self.pools["pool"].values)
-        size = float(np.asarray(self.pools.attrs["voxel_size"])[0]) * 1e3
-        grid = f"{x} x {y} x {z} voxels of {size:g} mm at {self.field_strength:g} T"
+        edges = np.broadcast_to(np.asarray(self.pools.attrs["voxel_size"], float), 3)[::-1] * 1e3
+        size = f"{edges[0]:g}" if np.ptp(edges) < 1e-9 else " x ".join(f"{edge:.3g}" for edge in edges)
+        grid = f"{x} x {y} x {z} voxels of {size} mm at {self.field_strength:g} T"
         return f"<Phantom {self.name}: {grid}; pools {names}>"
 
     def to_netcdf(self, path: str | os.PathLike[str]) -> Path:

@@ -78,7 +78,9 @@ def scan(
     DataArray (z, y, x, encoding)
         Name ``signal``; coords of the protocol (nominal values); attrs ``units``, ``long_name``, ``protocol``
         (JSON), ``rung``, ``seed``, ``signal_reference`` (S_ref of the SNR), ``switches`` (JSON) and, unless
-        noise-free, ``noise_sd``, ``snr``, ``snr_definition``. Outside the object there is noise alone.
+        noise-free, ``noise_sd``, ``snr``, ``snr_definition``. Outside the object there is noise alone. Voxels are
+        those of the phantom; on rung ``scan`` those of the readout, where their ``affine`` says (a Phantom gives its
+        truth there with ``on``).
 
     Raises
     ------

@@ -150,6 +150,11 @@ def test_the_image_of_rung_scan_has_its_truth():
     assert np.ptp(there.truth["pdff"].values[middle]) > 0.1  # one constant would not do
 
 
+def test_a_phantom_tells_the_edges_of_its_voxels():
+    assert "8 x 6 x 4 voxels of 2 mm" in repr(block())
+    assert "4 x 2 x 2 voxels of 4 x 6 x 4 mm" in repr(block().on(grid((2, 2, 4), (8e-3, 12e-3, 16e-3))))
+
+
 def test_maps_have_their_truth_as_scans_have():
     bone = block()
     maps = xr.Dataset({"pdff": grid((2, 3, 4), (8e-3, 12e-3, 16e-3))})

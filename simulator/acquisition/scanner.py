@@ -38,7 +38,8 @@ class Scanner:
         Of the gradients along x, y, z (s).
     eddy_currents : tuple of EddyCurrent
     concomitant : bool
-        Whether the gradients have their concomitant fields.
+        Whether the gradients have their concomitant fields: those of a readout, and in Cartesian trains of gradient
+        echoes those of all echoes before.
     odd_even_phase : float
         Phase (rad) that turns its sign with the readout gradient of a bipolar train: + in the first echo.
 
