@@ -132,4 +132,4 @@ def dixon_2pt(
     rate = _rate("dixon-2pt", r2star, mask.size)
     most = _range("dixon-2pt", field_range)
     found, ambiguous = two_echoes(data, mask, train, rate, sigma, most)
-    return without_fit(found, mask, data, ambiguous, sigma, intervals, names=tuple(FEW), fraction=fraction)
+    return without_fit(found, mask, data, ambiguous, sigma, intervals, names=tuple(FEW), fraction=fraction, train=train)

@@ -17,7 +17,7 @@ from ..simulator import equations
 from ..simulator.water_fat import WaterFat
 from . import solver
 from .estimate import estimator
-from .fat_maps import CLAIMS, EXTRAS, GIVEN, MISFIT, POOLED, QUANTITIES, doubts, noise_range
+from .fat_maps import CLAIMS, EXTRAS, GIVEN, MISFIT, POOLED, QUANTITIES, UNKNOWN, doubts, noise_range
 from .fat_notes import notes_of
 from .fat_train import ENCODINGS, NEEDS, Train
 from .fat_weights import uncorrected
@@ -118,7 +118,7 @@ def dixon_magnitude(
         out["pdff_lo"] = np.where(ambiguous, np.fmin(x - e, y - d), x - e)
         out["pdff_hi"] = np.where(ambiguous, np.fmax(x + e, y + d), x + e)
     out["status"] = best.status | doubts(magnitude.max(axis=1), out, noise)
-    told_by = POOLED if sigma is None else GIVEN
+    told_by = GIVEN if sigma is not None else POOLED if noise.freedom > 0 else UNKNOWN
     noise_notes = {"sigma": told_by, **noise_range(sd, np.isfinite(out["pdff"]))}
     out["attrs"] = {**noise_notes, **notes_of(train), **uncorrected(train), "likelihood": chosen}
     for bit, where in ((Status.AMBIGUOUS, ambiguous), (Status.OUTSIDE_DOMAIN, misfit)):

@@ -51,7 +51,8 @@ outside the claimed domain: at high SNR any model is seen to be wrong long befor
 EXACT = 1e-6
 """Noise SD over the strongest echo, below which nothing is called noise: the digits of single precision."""
 
-GIVEN, NEIGHBOURS, POOLED = "given", "neighbours", "pooled residuals"
+GIVEN, NEIGHBOURS, POOLED, UNKNOWN = "given", "neighbours", "pooled residuals", "unknown: no residual is left"
+"""What told the noise SD."""
 
 LOW_SNR = 3.0
 """Strongest echo over the noise SD of a channel: of six echoes of noise alone the strongest has about 2.5."""
@@ -143,7 +144,9 @@ class Maps:
             out["pdff_lo"], out["pdff_hi"] = ratio.interval(noise.sd, noise.quantile)
         out["status"] = self.status | doubts(strongest, out, noise)
         if freedom > 0:
-            misfit = self._misfit(strongest, freedom, good, np.asarray(noise.sd), alone=told_by == POOLED)
+            misfit = self._misfit(
+                strongest, freedom, good, np.asarray(noise.sd), alone=told_by not in (GIVEN, NEIGHBOURS)
+            )
             out["status"][misfit] |= np.uint16(Status.OUTSIDE_DOMAIN)
         out = {name: value.reshape(self.shape) for name, value in out.items()}
         return {**out, "attrs": {"sigma": told_by, **noise_range(noise.sd, np.isfinite(self.values["pdff"]))}}
@@ -159,7 +162,8 @@ class Maps:
             found = noise_map.between_neighbours(residual, self.size, strongest, good, freedom, self.shape)
             if found is not None:
                 return Noise(found.sd, found.freedom), NEIGHBOURS
-        return noise_of(self.cost, freedom, good, None), POOLED
+        pooled = noise_of(self.cost, freedom, good, None)
+        return pooled, POOLED if pooled.freedom > 0 else UNKNOWN
 
     def _misfit(self, strongest: np.ndarray, freedom: int, good: np.ndarray, sd: np.ndarray, alone: bool) -> np.ndarray:
         """Where the residual is larger than noise: that of a voxel alone, or together with its neighbours'."""

@@ -478,6 +478,7 @@ def test_three_echoes_leave_no_residual(noisy):
     """Six unknowns of six numbers: values without standard errors, unless the noise is told."""
     maps = estimators.dixon(noisy.isel(echo=slice(3)))
     assert np.isfinite(maps.pdff).all() and np.isnan(maps.pdff_sd).all()
+    assert maps.attrs["sigma"].startswith("unknown") and "noise_sd" not in maps.attrs
     assert np.isfinite(estimators.dixon(noisy.isel(echo=slice(3)), sigma=0.01).pdff_sd).all()
 
 
@@ -513,7 +514,7 @@ def test_an_estimate_tells_what_it_used(noisy):
     assert told["fraction"] == "|F|/(|W| + |F|)"
     told = estimators.dixon(outside, sigma=0.01, temperature=20.0).attrs
     assert told["water_shift_from"] == "temperature, given" and told["temperature"] == 20.0
-    for name in ("dixon-mixed", "dixon-3pt", "dixon-magnitude"):
+    for name in ("dixon-mixed", "dixon-2pt", "dixon-3pt", "dixon-magnitude"):
         told = estimators.get(name)(some(noisy, name), sigma=0.01).attrs
         assert told["spectrum"] == "fat_marrow" and told["noise_sd"] == 0.01 and "T1_weighting" in told
         assert len(told["echo_times"]) == some(noisy, name).sizes["echo"]
