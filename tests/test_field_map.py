@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import optimize, sparse, special
 
 from bonemri.errors import InputError
-from bonemri.estimators import field_map
+from bonemri.estimators import field_candidates, field_choice, field_map
 from bonemri.simulator import kernels, tissues
 from bonemri.simulator.constants import PROTON
 from bonemri.validation import field_scenes
@@ -74,9 +74,9 @@ def residual_common(data, times, fat, psi, r2star) -> float:
     return optimize.minimize_scalar(of, bounds=(best - 0.4, best + 0.4), method="bounded", options={"xatol": 1e-9}).fun
 
 
-def minima(data, times, fat, common=False, rates=field_map.RATES, reach=1000.0):
-    tables = field_map._Tables.of(times, fat, np.asarray(rates, float), common, reach)
-    return field_map._Minima.of(np.atleast_2d(data), tables), tables
+def minima(data, times, fat, common=False, rates=field_candidates.RATES, reach=1000.0):
+    tables = field_candidates.Tables.of(times, fat, np.asarray(rates, float), common, reach)
+    return field_candidates.Minima.of(np.atleast_2d(data), tables), tables
 
 
 # ---- minima of one voxel ---------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_the_minima_are_those_of_least_squares(train, common):
                 lambda p: of(data, times, fat, p, r2star), bounds=(psi[k - 1], psi[k + 1]), method="bounded",  # noqa: B023
                 options={"xatol": 1e-7},
             )  # fmt: skip
-            if count == field_map.ROOM and best.fun > found.residual[0, -1]:
+            if count == field_candidates.ROOM and best.fun > found.residual[0, -1]:
                 continue  # the list is full of lower ones
             miss = np.abs(off(found.field[0, :count], best.x, tables.period))
             at = int(np.argmin(miss))
@@ -296,8 +296,8 @@ def test_no_swap_on_islands_and_steps(kind, spacing, n, r2star):
 def test_small_islands_of_fat_are_decided(spacing):
     """4 x 4 voxels of fat at R2* 150 /s, 6.5 to 9.5 sigma over the island: nearly all told, and none wrongly.
 
-    The evidence has mean d^2 and SD sqrt(4 d^2 + 8) (see `_needed`), and 22 squares are enough. A tenth of the mean
-    goes where the alternative follows the noise better.
+    The evidence has mean d^2 and SD sqrt(4 d^2 + 8) (see `field_choice.needed_of`), and 22 squares are enough. A tenth
+    of the mean goes where the alternative follows the noise better.
     """
     rng, side, n = np.random.default_rng(17), 4, 14
     times = echoes(spacing)
@@ -324,9 +324,9 @@ def test_what_is_called_sure_is_wrong_as_seldom_at_any_distance():
     """The mean of the evidence is d^2, its variance 4 d^2 + 8 n: least SD between it and minus what is needed."""
     square = np.linspace(0, 400, 40001)
     for n in (1, 2, 5, 10, 11, 40, 500):
-        needed = 2 * field_map._needed(np.array([n]))[0]
+        needed = 2 * field_choice.needed_of(np.array([n]))[0]
         least = ((needed + square) / np.sqrt(4 * square + 8 * n)).min()
-        assert least == pytest.approx(field_map.CERTAIN, rel=1e-3)
+        assert least == pytest.approx(field_choice.CERTAIN, rel=1e-3)
 
 
 @pytest.mark.parametrize("common", [False, True])
@@ -340,7 +340,7 @@ def test_a_sheet_of_one_composition_is_fitted_as_one(common):
     field[1] = -30.0  # a poor start: the Gauss-Newton steps come nearer, and the power is not more
     explained = np.zeros((2, 1))
     loops = kernels.compiled(Path(field_map.__file__).with_name("field_evidence.py"))
-    loops.shared(data, field, weight, np.array([0, n]), times, fat, field_map.RATES, common, 0, 1, explained)
+    loops.shared(data, field, weight, np.array([0, n]), times, fat, field_candidates.RATES, common, 0, 1, explained)
 
     def left(p):
         shape = (np.cos(p[0]) + np.sin(p[0]) * np.exp(1j * (0.0 if common else p[1])) * fat) * np.exp(
@@ -367,9 +367,9 @@ def rim_only(truth, alternative, gain=0.0, plausible=300.0):
     mine, other = truth.ravel().astype(float), alternative.ravel().astype(float)
     sheet, size = np.zeros(truth.size, np.int64), np.zeros(truth.size, np.int64)
     evidence, sure = np.zeros(truth.size), np.zeros(truth.size, bool)
-    cost, reach = np.full(3, field_map.STEP_COST), np.full(3, field_map.STEP)
+    cost, reach = np.full(3, field_choice.STEP_COST), np.full(3, field_choice.STEP)
     loops.sheets(mine, other, np.full(truth.size, gain), beside, reach, 0.0, sheet, evidence, size)
-    needed = field_map._needed(size)
+    needed = field_choice.needed_of(size)
     loops.settled(mine, other, beside, cost, reach, 0.0, plausible, sheet, evidence, needed, sure)
     return sure.reshape(truth.shape)[np.isfinite(alternative)].all()
 
