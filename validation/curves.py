@@ -32,6 +32,8 @@ from .style import (
     window,
 )
 
+ROOMY = 6  # panels side by side that have room for four ticks each
+
 
 def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -> Figure:
     """SD of the estimates (+-2 standard errors) and the Cramer-Rao bound over SNR, both axes logarithmic; one case."""
@@ -59,9 +61,8 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
             aside = 1.015 ** (index - (len(names) - 1) / 2)  # side by side, so that none hides another
             error = 2 * y / np.sqrt(2 * np.maximum(n - 1, 1))
             ax.errorbar(x * aside, y, error, color=colour, marker=marker, ms=4, mec="none", lw=1, elinewidth=0.8)
-        # An estimator that fits other unknowns has another bound; drawn is the commonest.
         at = sorted(snr for snr, values in bounds.items() if np.isfinite(values).any())
-        ax.plot(at, [np.nanmedian(bounds[snr]) * show.scale for snr in at], color=INK, lw=1.4, zorder=5)
+        ax.plot(at, [_commonest(bounds[snr]) * show.scale for snr in at], color=INK, lw=1.4, zorder=5)
         ax.grid(which="major", color=RULE, lw=0.6)
         label(ax, "SNR", f"SD of {show.axis}")
     handles = [Line2D([], [], color=INK, lw=1.4, label="Cramér-Rao bound")]
@@ -69,6 +70,13 @@ def spread_against_bound(cells: Cells, quantities: Sequence[str], names: Sequenc
                 for n, (c, m) in looks.items() if n in shown]  # fmt: skip
     legend(figure, handles)
     return figure
+
+
+def _commonest(values: Sequence[float]) -> float:
+    """Of the bounds of several estimators that of the most, of equals the first: one that fits others has another."""
+    finite = [value for value in values if np.isfinite(value)]
+    alike = [sum(abs(other / value - 1) < 0.02 for other in finite) for value in finite]
+    return finite[int(np.argmax(alike))]
 
 
 def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str], everyone: Sequence[str] = ()) -> Figure:
@@ -91,7 +99,8 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str], 
         show = printed(quantity)
         own = {name: cells_of(points, quantity, name) for name in names}
         errors = np.concatenate([one["model_error"] for one in own.values()]) * show.scale
-        y_limits = window(errors, keep=0.9, include=(0.0,))
+        least = 0.5 * 10.0**-show.digits  # errors that round to nothing are drawn as such
+        y_limits = window(errors, keep=0.9, include=(-least, 0.0, least))
         for column, kind in enumerate(kinds):
             ax = plain(figure.add_subplot(spec[row, column]))
             ax.set_ylim(y_limits)
@@ -107,7 +116,8 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str], 
                 clipped(ax, x, y, colour)
             ax.plot([x for x, _ in off], [y for _, y in off], "o", ms=7, mfc="none", mec=INK, mew=0.7, zorder=6)
             ax.grid(axis="y", color=RULE, lw=0.6)
-            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_locator(MaxNLocator(4) if len(kinds) <= ROOMY else MaxNLocator(2, steps=[1, 2, 4, 5, 10]))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\u2212")))
             ax.yaxis.set_major_locator(MaxNLocator(5))
             ax.tick_params(labelleft=column == 0, labelbottom=row == len(quantities) - 1)
             one = select(points, confounder=kind)

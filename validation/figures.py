@@ -110,6 +110,8 @@ def truth_against_estimate(cells: Cells, quantities: Sequence[str], names: Seque
 
     Cases where the protocol identifies the unknowns are filled, have the SD of a voxel, and make the line.
     """
+    several = [quantity for quantity in quantities if _truths_of(cells, quantity) > 1]  # one truth makes no line
+    quantities = several or quantities
     panels = grid(cells, quantities, names, "truth: {label} ({unit})", "mean {label} ({unit})")
     rungs = rungs_of(cells)
     for quantity in quantities:
@@ -192,20 +194,23 @@ def model_error(cells: Cells, quantities: Sequence[str], names: Sequence[str]) -
 
 
 def coverage(cells: Cells, quantities: Sequence[str], names: Sequence[str], nominal: float = 0.95) -> Figure:
-    """Coverage of the 95 % intervals against how well the protocol determines the quantity (bound SD over truth)."""
-    panels = grid(cells, quantities, names, "bound SD of {label} (% of truth)", "coverage, {label} (%)")
+    """Coverage of the 95 % intervals against how well the protocol determines the quantity.
+
+    That is the bound SD over the truth; of an offset the bound SD itself, for a part of an offset means nothing.
+    """
+    panels = grid(cells, quantities, names, "bound SD of {label} ({share})", "coverage, {label} (%)")
     for quantity in quantities:
         present = panels.of(quantity)
-        relative = _relative_bound(_all(present, "crb", quantity), _all(present, "truth", quantity))
+        relative = _relative_bound(_all(present, "crb", quantity), _all(present, "truth", quantity), quantity)
         for _, ax, own in present:
             alone = own["quantity"][0] != quantity
-            shown = _relative_bound(own["crb"], own["truth"]) if alone else relative
+            shown = _relative_bound(own["crb"], own["truth"], quantity) if alone else relative
             low, high = _span(np.clip(shown, None, 1000)) or (1.0, 100.0)
             logarithmic(ax, x=True)
             ax.set(xlim=(low / 1.3, high * 1.3), ylim=(79, 101.5))
             ax.axhspan(100 * nominal - 1, 100 * nominal + 1, color=BAND, lw=0)
             ax.axhline(100 * nominal, color=INK, lw=0.8)
-            x = np.clip(_relative_bound(own["crb"], own["truth"]), None, 1000)
+            x = np.clip(_relative_bound(own["crb"], own["truth"], quantity), None, 1000)
             by_domain(ax, own, x, 100 * own["coverage"], 200 * own["coverage_se"])
             ax.yaxis.set_major_locator(FixedLocator([80, 85, 90, 95, 100]))
     handles = [
@@ -221,9 +226,9 @@ def _over_bound(value: np.ndarray, crb: np.ndarray) -> np.ndarray:
     return np.where(good, value / np.where(good, crb, 1.0), np.nan)
 
 
-def _relative_bound(crb: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Bound SD in percent of the truth."""
-    ratio = 100 * _over_bound(crb, np.abs(truth))
+def _relative_bound(crb: np.ndarray, truth: np.ndarray, quantity: str) -> np.ndarray:
+    """Bound SD in percent of the truth; of an offset in Hz."""
+    ratio = crb if printed(quantity).unit == "Hz" else 100 * _over_bound(crb, np.abs(truth))
     return np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan)
 
 
@@ -237,6 +242,12 @@ def _truths(present: Sequence[tuple], own: Cells, quantity: str) -> tuple[float,
     """Horizontal limits: the truths of the whole row, or a stand-in's own."""
     truth = own["truth"] if own["quantity"][0] != quantity else _all(present, "truth", quantity)
     return window(truth * printed(quantity).scale, keep=1.0)
+
+
+def _truths_of(cells: Cells, quantity: str) -> int:
+    """How many different truths of a quantity occur."""
+    truth = select(cells, quantity=quantity)["truth"]
+    return int(np.unique(truth[np.isfinite(truth)]).size)
 
 
 def _first(values: np.ndarray) -> float:

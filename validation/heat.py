@@ -14,6 +14,7 @@ from .panels import WIDTH, cells_of
 from .style import INK, MUTED, SERIES, Cells, label, new_figure, number, plain, printed, select
 
 X = "pdff"
+NEGLIGIBLE = 0.1  # bound SDs; a noise bias below is pale, so that Monte Carlo error does not look like one
 # key, rung, the truth along y, what is drawn, title, lead
 MAPS = (
     ("map-noise-bias", "matched", "r2star", "bias", "Noise bias over PDFF and R2*",
@@ -67,17 +68,17 @@ def over_two(
         value, unit = own[column] * show.scale, show.points
         if column == "bias":
             value, unit = own["bias"] / own["crb"], "bound SD"
-        _table(ax, own[f"case_{X}"], own[f"case_{y}"], value)
+        _table(ax, own[f"case_{X}"], own[f"case_{y}"], value, NEGLIGIBLE if column == "bias" else 0.0)
         along, up = printed(X), printed(y)
         label(ax, x=along.axis if place // across == down - 1 else "", y=up.axis if place % across == 0 else "",
               title=f"{name}: {show.label} ({unit})")  # fmt: skip
     return figure, f"Rung {rung}, SNR {snr:g}, nuisances known."
 
 
-def _table(ax: Axes, x: np.ndarray, y: np.ndarray, value: np.ndarray) -> None:
-    """Cells side by side, in the order of their truths: blue below zero, orange above."""
+def _table(ax: Axes, x: np.ndarray, y: np.ndarray, value: np.ndarray, least: float) -> None:
+    """Cells side by side, in the order of their truths: blue below zero, orange above; full colour from `least` on."""
     columns, rows = np.unique(x), np.unique(y)
-    largest = np.max(np.abs(value)) or 1.0
+    largest = max(np.max(np.abs(value)), least) or 1.0
     digits = int(np.clip(2 - np.floor(np.log10(largest)), 0, 4)) if largest < 100 else 0
     once = {(at_x, at_y): each for at_x, at_y, each in zip(x.tolist(), y.tolist(), value.tolist(), strict=True)}
     for (at_x, at_y), each in once.items():

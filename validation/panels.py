@@ -90,7 +90,7 @@ def grid(cells: Cells, quantities: Sequence[str], names: Sequence[str], x: str, 
             ax.grid(axis="y", color=RULE, lw=0.6)
             ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.yaxis.set_major_locator(MaxNLocator(5))
-            words = {"label": show.label, "unit": show.unit}
+            words = {"label": show.label, "unit": show.unit, "share": "Hz" if show.unit == "Hz" else "% of truth"}
             if (across and row == 0) or (not across and column == 0):
                 label(ax, title=name)
             if across and name != first:  # the panels of a row share one vertical axis, named once

@@ -214,7 +214,7 @@ def draw(found: xr.Dataset) -> Figure:
         above, below = (figure.add_subplot(grid[row, column]) for row in (0, 1))
         drawn = above.imshow(one["field"].values, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
         below.imshow(one["outcome"].values, cmap=colours, vmin=-0.5, vmax=2.5, interpolation="nearest")
-        label(above, title=name, fontsize=8.5)
+        label(above, title=name.replace("+-", "±"), fontsize=8.5)
         for ax in (above, below):
             ax.set_axis_off()
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.952, 0.48, 0.01, 0.4)))
