@@ -172,7 +172,8 @@ def _input(chosen: Any, echoes: bool) -> list[str]:
     least = LEAST_ECHOES.get(chosen.name, "at least three") if getattr(chosen, "modality", "") == "fat" else ""
     counts = f" Echo times, alike or not: {least}." if least else ""
     wanted = ["EchoTime (a list, s)", *asked]
-    optional = [held[name] for name in ("TR", "flip_angle") if name in getattr(chosen, "needs", ())]
+    corrects = "T1_correction" in chosen.options
+    optional = [held[name] for name in ("TR", "flip_angle") if corrects and name in getattr(chosen, "needs", ())]
     also = f"; for --set T1_correction=true {', '.join(optional)}" if optional else ""
     return [
         f"{what}; {from_scan}.{counts}",
