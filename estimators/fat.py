@@ -18,6 +18,7 @@ from .estimate import estimator
 from .fat_composition import fitted_composition
 from .fat_fraction import FRACTIONS
 from .fat_maps import CLAIMS, EXTRAS, QUANTITIES, check_bounds, choose, fitted
+from .fat_sign import with_sign
 from .fat_train import ENCODINGS, NEEDS, Train
 from .fat_weights import weights_of
 
@@ -104,6 +105,8 @@ def dixon(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
         told_of_T1=told_of_T1, gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
+    if not (bipolar or first_echo == "free"):
+        maps = with_sign(maps, data, mask, train)
     return {**maps, "attrs": {**maps["attrs"], **notes}}
 
 

@@ -133,6 +133,13 @@ def test_a_hip_as_mri_fatwater_has_it(hip: dict[str, np.ndarray], phases: str) -
     assert np.mean(np.abs(off - period * np.rint(off / period)) > 90.0) < 1e-3  # 96 Hz is the swap's step
 
 
+def test_the_sign_of_a_hip(hip: dict[str, np.ndarray]) -> None:
+    """The peer has to be told that the phase of these data turns clockwise; the residuals tell it too."""
+    found = [estimators.dixon(image(data, HIP_TIMES, HIP_FIELD)) for data in (hip["data"], hip["data"].conj())]
+    assert "sign_doubt" not in found[0].attrs and "--conjugate" in found[1].attrs["sign_doubt"]
+    assert found[1].attrs["residual_of_other_sign"] < 0.1 < 10 < found[0].attrs["residual_of_other_sign"]
+
+
 def test_two_echoes_of_a_hip_are_not_wrong_in_confidence(hip: dict[str, np.ndarray]) -> None:
     """The field spans five quarters of a period: what two echoes cannot tell there is to be called so."""
     for pair in ([0, 1], [1, 2]):
