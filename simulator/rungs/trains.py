@@ -36,7 +36,8 @@ def gradients(ways: Sequence[Trajectory], echo_times: Sequence[float]) -> tuple[
     InputError
         No time is left between two echoes for the way back.
     """
-    times, values = [], []
+    times: list[Floats] = []
+    values: list[Floats] = []
     end, after = np.zeros(3), -np.inf
     for way, echo_time in zip(ways, echo_times, strict=True):
         assert way.knots is not None and way.gradients is not None and way.start is not None
