@@ -15,22 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .neighbourhood import Window
+
 SPACE = 3  # the last axes of an image; of others, each place is an image of its own
 LEAST = 60.0  # degrees of freedom below which residuals are pooled as they are: Student's t widens by 2 % there
 LOCAL = 400.0  # degrees of freedom of a neighbourhood: its SD is good to 3.5 %, and Student's t widens by .3 %
 PATCHES = 500  # neighbourhoods in an image at most: of a large one they are larger, and the SD better
-NARROWEST = 2.0  # width (SD) of a neighbourhood in voxels at least: the differences themselves reach over two
-PARTS = 1.0  # blocks in the width (SD) of a neighbourhood
 TOLD = 5.0  # strongest echo over the noise SD: below it the field follows the noise, and the residual is too small
 RARE = 1e-4  # part of the good voxels that is left out as if it were artefacts; it lowers the SD by one in a thousand
 PASSES = 6  # from one number to a map: what is left out depends on the map
 FARTHEST = 4  # voxels; images interpolated by more than that are not foreseen
 GROWS = 1.15  # of the variance between neighbours and ones farther, from which noise is no longer called white
 SOME = 10_000  # voxels that tell how far it reaches
-CHANCE = (
-    6.0  # SDs from 1 within which a mean square residual may be chance: of 60 degrees of freedom in all but 1 of 1e6
-)
-FAINT = 0.1  # voxels of the mean that are put into a neighbourhood that may have none
+CHANCE = 6.0  # SDs by which chance raises a mean square: of 60 degrees of freedom once in a million times
 CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
 
 
@@ -207,15 +204,15 @@ def _mapped(
     if not level > 0:
         return NoiseMap(np.zeros(len(variance)), total)
     blocks = np.full(window.count, level)
-    count = kept = np.zeros(window.count)
+    count = np.zeros(window.count)
     for _ in range(PASSES):
         inside = here <= most * blocks[cell]
-        count = np.bincount(cell[inside], minlength=window.count).astype(float)
-        kept = np.bincount(cell[inside], here[inside], minlength=window.count)
+        count, kept = window.counted(cell[inside]), window.summed(here[inside], cell[inside])
         level = kept.sum() / count.sum()
         blocks = level * window.linear(kept / level, count)
-    many = np.bincount(cell, minlength=window.count) > 0
-    weight = np.bincount(cell, minlength=window.count)[many]
+    weight = window.counted(cell)
+    many = weight > 0
+    weight = weight[many]
     told = one * window.effective(count)[many]
     excess = float(np.average(told / 2 * np.log(blocks[many] / level) ** 2, weights=weight))
     mean = 1 / float(np.average(1 / told, weights=weight))
@@ -248,9 +245,8 @@ def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple
     counted = good & np.isfinite(over)
     window = Window.of(shape, axes, max(LOCAL, freedom * counted.sum() / PATCHES) / freedom)
     cell = window.cell[counted]
-    count = np.bincount(cell, minlength=window.count).astype(float)
-    sums = np.bincount(cell, np.minimum(over[counted], cut(freedom)), minlength=window.count)
-    mean, voxels = window.constant(sums, count)
+    sums = window.summed(np.minimum(over[counted], cut(freedom)), cell)
+    mean, voxels = window.constant(sums, window.counted(cell))
     chance = 1 + CHANCE * np.sqrt(2 / np.maximum(freedom * voxels, 1e-9))
     return np.where(mean > chance, mean, 1.0)[window.cell]
 
@@ -260,119 +256,3 @@ def cut(freedom: int) -> float:
     from scipy.special import chdtri
 
     return float(chdtri(freedom, RARE)) / freedom
-
-
-@dataclass(frozen=True)
-class Window:
-    """A Gaussian neighbourhood over an image, on a grid of blocks of voxels."""
-
-    shape: tuple[int, ...]
-    grid: tuple[int, ...]
-    edges: tuple[int, ...]
-    widths: tuple[float, ...]
-    cell: np.ndarray
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], axes: list[int], voxels: float) -> Window:
-        """One that holds about so many voxels, where the image reaches that far."""
-        # a Gaussian of width w counts as many as (4 pi w^2)^(D/2); along a short axis it holds what is there
-        free, volume = list(axes), float(voxels)
-        while True:
-            width = max(NARROWEST, volume ** (1 / len(free)) / np.sqrt(4 * np.pi)) if free else 0.0
-            short = [a for a in free if shape[a] < 2 * width]
-            if not short:
-                break
-            for a in short:
-                volume = max(1.0, volume / shape[a])
-                free.remove(a)
-        longest = [max(width, shape[a] / 2.0) if a not in free else width for a in axes]
-        edges, widths = [1] * len(shape), [0.0] * len(shape)
-        for a, w in zip(axes, longest, strict=True):
-            edges[a] = max(1, min(int(w / PARTS), shape[a]))
-            widths[a] = w / edges[a]
-        grid = tuple(-(-n // e) for n, e in zip(shape, edges, strict=True))
-        cell = np.zeros(shape, np.int64)
-        for a, (n, e) in enumerate(zip(shape, edges, strict=True)):
-            along = (np.arange(n) // e).reshape([-1 if b == a else 1 for b in range(len(shape))])
-            cell = cell * grid[a] + along
-        return cls(tuple(shape), grid, tuple(edges), tuple(widths), cell.ravel())
-
-    @property
-    def count(self) -> int:
-        """Number of blocks."""
-        return int(np.prod(self.grid))
-
-    def moment(self, blocks: np.ndarray, powers: dict[int, int], square: bool = False) -> np.ndarray:
-        """Sum over the neighbourhood of each block, weighted by powers of the distance along axes."""
-        from scipy import ndimage
-
-        image = blocks.reshape(self.grid)
-        for axis, width in enumerate(self.widths):
-            if width > 0 and self.grid[axis] > 1:
-                reach = min(int(np.ceil(4 * width)), self.grid[axis] - 1)
-                u = np.arange(-reach, reach + 1) / width
-                kernel = np.exp(-(u**2) * (1.0 if square else 0.5)) * u ** powers.get(axis, 0)
-                image = ndimage.correlate1d(image, kernel, axis=axis, mode="constant")
-        out: np.ndarray = image.ravel()
-        return out
-
-    def constant(self, sums: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean over the neighbourhood of each block, and how many voxels it counts as."""
-        whole = self.moment(count, {})
-        many = whole > 1e-9
-        safe = np.where(many, whole, 1.0)
-        square = np.maximum(self.moment(count, {}, square=True), 1e-300)
-        return np.where(many, self.moment(sums, {}) / safe, 1.0), np.where(many, whole**2 / square, 0.0)
-
-    def linear(self, sums: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """As `constant`, by a plane laid through the neighbourhood: right at rims too, where that lies to one side.
-
-        A tenth of a voxel of 1 is put into each neighbourhood: it decides where there is no other.
-        """
-        first, matrix = self._plane(count)
-        right = np.stack([self.moment(sums, powers) for powers in self._powers], axis=-1)
-        right[:, 0] += FAINT
-        plain = right[:, 0] / matrix[:, 0, 0]
-        value: np.ndarray = np.clip((first * right).sum(axis=1), 0.5 * plain, 2.0 * plain)
-        return value
-
-    def effective(self, count: np.ndarray) -> np.ndarray:
-        """How many voxels the value of `linear` counts as, (block,)."""
-        first, _ = self._plane(count)
-        spread = self._matrix(count, square=True)
-        spread[:, 0, 0] += FAINT
-        value: np.ndarray = 1 / np.einsum("bi,bij,bj->b", first, spread, first)
-        return value
-
-    @property
-    def _powers(self) -> list[dict[int, int]]:
-        """Of the distances, in the terms of a plane: none, then one axis after the other."""
-        return [{}, *({a: 1} for a, n in enumerate(self.grid) if n > 1 and self.widths[a] > 0)]
-
-    def _plane(self, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the terms of a plane count in its value at the middle of the neighbourhood, and their products' sums."""
-        matrix = self._matrix(count)
-        matrix += FAINT * np.eye(matrix.shape[1])
-        unit = np.zeros((*matrix.shape[:2], 1))
-        unit[:, 0] = 1.0
-        return np.linalg.solve(matrix, unit)[..., 0], matrix
-
-    def _matrix(self, count: np.ndarray, square: bool = False) -> np.ndarray:
-        powers = self._powers
-        matrix = np.empty((self.count, len(powers), len(powers)))
-        for i, one in enumerate(powers):
-            for j, other in enumerate(powers[: i + 1]):
-                both = {a: one.get(a, 0) + other.get(a, 0) for a in (*one, *other)}
-                matrix[:, i, j] = matrix[:, j, i] = self.moment(count, both, square)
-        return matrix
-
-    def spread(self, blocks: np.ndarray) -> np.ndarray:
-        """Values of blocks at the voxels, linear between their middles, (voxel,)."""
-        image = blocks.reshape(self.grid)
-        for axis, (n, edge) in enumerate(zip(self.shape, self.edges, strict=True)):
-            at = np.clip((np.arange(n) - (edge - 1) / 2) / edge, 0, self.grid[axis] - 1)
-            low = np.minimum(at.astype(int), max(self.grid[axis] - 2, 0))
-            high = np.minimum(low + 1, self.grid[axis] - 1)
-            part = (at - low).reshape([-1 if b == axis else 1 for b in range(len(self.shape))])
-            image = image.take(low, axis) * (1 - part) + image.take(high, axis) * part
-        return np.asarray(image.ravel())

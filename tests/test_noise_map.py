@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from bonemri.estimators import noise_map
-from bonemri.estimators.noise_map import LEAST, Window, between_neighbours, differences, shared, shared_excess
+from bonemri.estimators.neighbourhood import Window
+from bonemri.estimators.noise_map import LEAST, between_neighbours, differences, shared, shared_excess
 
 POINTS = 3
 FREEDOM = 2 * POINTS  # of residuals that are noise in every direction: as six echoes and six unknowns leave
@@ -232,11 +233,11 @@ def test_a_plane_is_laid_through_a_neighbourhood():
     np.testing.assert_allclose(window.constant(3.0 * count, count)[0], 3.0)
     # inside, a neighbourhood counts as the voxels that were asked
     whole = Window.of((1, 200, 200), [1, 2], 100.0)
-    ones = np.bincount(whole.cell, minlength=whole.count).astype(float)
+    ones = whole.counted(whole.cell)
+    assert ones.sum() == 200 * 200
     middle = np.ravel_multi_index([n // 2 for n in whole.grid], whole.grid)
-    assert whole.constant(ones, ones)[1][middle] * whole.edges[1] ** 2 == pytest.approx(
-        100.0 * whole.edges[1] ** 2, rel=0.15
-    )
+    # sums of a Gaussian over places a width apart are its integrals to exp(-2 pi^2/2), of its square to exp(-pi^2/2)
+    assert whole.constant(ones, ones)[1][middle] == pytest.approx(100.0, rel=4 * 2 * np.exp(-(np.pi**2)))
 
 
 def test_blocks_are_spread_over_voxels_linearly():
