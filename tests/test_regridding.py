@@ -111,6 +111,12 @@ def test_what_differs_inside_a_voxel_is_not_averaged():
     bone = phantoms.marrow_block(shape=(1, 1, 4), T2_water=np.array([0.03, 0.03, 0.05, 0.05]).reshape(1, 1, 4))
     there = bone.on(grid((1, 1, 2), (2e-3, 2e-3, 8e-3)))
     np.testing.assert_array_equal(there.pools["T2"].sel(pool="marrow_water").values.ravel(), [0.03, 0.05])
+    # where a pool is not, its property is nobody's
+    row = (1, 1, 4)
+    some = phantoms.marrow_block(shape=row, pdff=np.reshape([0.5, 0.0, 0.0, 0.5], row),
+                                 T2_fat=np.reshape([0.06, 0.09, 0.02, 0.07], row))  # fmt: skip
+    mixed = some.on(grid((1, 1, 2), (2e-3, 2e-3, 8e-3)))
+    np.testing.assert_array_equal(mixed.pools["T2"].sel(pool="fat").values.ravel(), [0.06, 0.07])
     with pytest.raises(InputError, match="T2 of pool marrow_water varies inside a coarse voxel"):
         bone.on(grid((1, 1, 3), (2e-3, 2e-3, 8e-3)))
 
