@@ -33,6 +33,7 @@ def test_flagged_voxels_count_for_the_size_alone():
     assert (int(one["voxels"]), int(one["n"]), float(one["flagged"])) == (20, 18, 0.1)
     assert float(one["pdff"]) == pytest.approx(0.2) and float(one["t2star"]) == pytest.approx(0.02)
     assert float(one["pdff_se"]) == pytest.approx(0, abs=1e-12)
+    assert float(one["pdff_all"]) == pytest.approx((18 * 0.2 + 0.8) / 19)  # the swap, and not what has no value
     assert float(one["cross_section"]) == pytest.approx(20 * 6e-6) and float(one["volume"]) == pytest.approx(20 * 6e-9)
 
 
@@ -40,10 +41,17 @@ def test_where_nothing_is_good_nothing_is_measured():
     shape = (1, 1, 4)
     one = regions.by_label(maps_of(shape, pdff=0.3, r2star=40.0, status=64), one_label(shape)).isel(region=0)
     assert int(one["n"]) == 0 and float(one["flagged"]) == 1 and int(one["voxels"]) == 4
+    assert float(one["pdff_all"]) == pytest.approx(0.3) and float(one["t2star_all"]) == pytest.approx(0.025)
     for name in ("pdff", "pdff_se", "r2star", "t2star", "t2star_se"):
         assert np.isnan(float(one[name])), name
     single = regions.by_label(maps_of((1, 1, 1), pdff=0.3, r2star=40.0), one_label((1, 1, 1))).isel(region=0)
     assert float(single["pdff"]) == 0.3 and np.isnan(float(single["pdff_se"])) and np.isnan(float(single["t2star_se"]))
+
+
+def test_without_any_signal_the_fractions_themselves_are_read():
+    shape = (1, 1, 3)
+    one = regions.by_label(maps_of(shape, pdff=0.2, water=0.0, fat=0.0), one_label(shape)).isel(region=0)
+    assert float(one["pdff"]) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("ratio", [False, True])

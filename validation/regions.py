@@ -18,7 +18,8 @@ PARASPINAL = ("erector_spinae", "multifidus")
 
 UNITS = {
     "voxels": "1", "n": "1", "flagged": "1", "volume": "m3", "cross_section": "m2", "pdff": "1", "pdff_sd": "1",
-    "pdff_se": "1", "r2star": "1/s", "r2star_se": "1/s", "t2star": "s", "t2star_se": "s",
+    "pdff_se": "1", "r2star": "1/s", "r2star_se": "1/s", "t2star": "s", "t2star_se": "s", "pdff_all": "1",
+    "t2star_all": "s",
 }  # fmt: skip
 """What is measured of each region."""
 
@@ -52,7 +53,9 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
         another status; ``volume`` (m3), and ``cross_section`` (m2: the mean area in the axial slices that it reaches),
         of all voxels. Of those with status 0: ``pdff`` (fat signal over all signal where water and fat are there, else
         the mean of the voxels), its SD over the voxels, and its standard error; ``r2star`` (median) and ``t2star`` =
-        1/r2star (s) with theirs. NaN where no voxel is good, and without an SD where one alone is.
+        1/r2star (s) with theirs. NaN where no voxel is good, and without an SD where one alone is. ``pdff_all`` and
+        ``t2star_all``: the same of every voxel that has a value, whatever its status. Where many are flagged, those
+        that are left are no fair sample of the region: then the two differ.
 
     Raises
     ------
@@ -99,29 +102,34 @@ def _extent(inside: np.ndarray, size: np.ndarray, axial: int) -> dict[str, float
 
 
 def _measured(maps: xr.Dataset, inside: np.ndarray) -> dict[str, float]:
-    """PDFF and R2* of the voxels whose status is 0."""
-    good = inside & np.isfinite(maps["pdff"].values)
-    flagged = 0.0
-    if "status" in maps:
-        flagged = float((maps["status"].values[inside] != 0).mean())
-        good &= maps["status"].values == 0
-    fraction = maps["pdff"].values[good]
+    """PDFF and R2* of the voxels whose status is 0, and of all."""
+    valued = inside & np.isfinite(maps["pdff"].values)
+    status = maps["status"].values if "status" in maps else np.zeros(inside.shape, int)
+    good, everything = (_read(maps, voxels) for voxels in (valued & (status == 0), valued))
+    flagged = float((status[inside] != 0).mean())
+    return good | {"flagged": flagged, **{f"{name}_all": everything[name] for name in ("pdff", "t2star")}}
+
+
+def _read(maps: xr.Dataset, voxels: np.ndarray) -> dict[str, float]:
+    """PDFF and R2* of some voxels, with standard errors."""
+    fraction = maps["pdff"].values[voxels]
     n = fraction.size
     spread = float(fraction.std(ddof=1)) if n > 1 else np.nan
     pdff, pdff_se = (float(fraction.mean()) if n else np.nan), spread / np.sqrt(max(n, 1))
     if {"water", "fat"} <= set(maps.data_vars) and n:
-        fat = maps["fat"].values[good]
-        whole = fat + maps["water"].values[good]
-        pdff = float(fat.sum() / whole.sum())
-        rest = fat - pdff * whole
-        pdff_se = float(np.sqrt(n / (n - 1) * np.sum(rest**2)) / abs(whole.sum())) if n > 1 else np.nan
-    rates = maps["r2star"].values[good] if "r2star" in maps else np.empty(0)
+        fat = maps["fat"].values[voxels]
+        whole = fat + maps["water"].values[voxels]
+        total = float(whole.sum())
+        if total > 0:
+            pdff = float(fat.sum()) / total
+            rest = fat - pdff * whole
+            pdff_se = float(np.sqrt(n / (n - 1) * np.sum(rest**2))) / total if n > 1 else np.nan
+    rates = maps["r2star"].values[voxels] if "r2star" in maps else np.empty(0)
     rate, rate_se = median_of(rates[np.isfinite(rates)])
     positive = rate > 0
     return {
-        "n": n, "flagged": flagged, "pdff": pdff, "pdff_sd": spread, "pdff_se": pdff_se, "r2star": rate,
-        "r2star_se": rate_se, "t2star": 1 / rate if positive else np.nan,
-        "t2star_se": rate_se / rate**2 if positive else np.nan,
+        "n": n, "pdff": pdff, "pdff_sd": spread, "pdff_se": pdff_se, "r2star": rate, "r2star_se": rate_se,
+        "t2star": 1 / rate if positive else np.nan, "t2star_se": rate_se / rate**2 if positive else np.nan,
     }  # fmt: skip
 
 
