@@ -652,11 +652,21 @@ def test_a_narrow_phase_in_rad_is_no_turn(low, width, steps, shape):
     """Neither a small image, nor a masked one of a smooth field, even where it runs from -.5 to .5 or from -1 to 1."""
     ramp = np.linspace(low, min(low + width, 1), shape[0])[:, None, None, None]
     ramp = ramp + steps[0] * np.arange(shape[1])[:, None, None] / shape[1] + steps[1] * np.arange(shape[3]) / shape[3]
-    for phase in (np.broadcast_to(ramp, shape), np.linspace(-0.5, 0.5, 600).reshape(-1, 6), np.linspace(-1, 1, 60)):
-        phase = phase.copy()
-        phase[: len(phase) // 3] = 0
+    holes = np.where(np.arange(shape[0])[:, None, None, None] % 3, np.broadcast_to(ramp, shape), 0.0)
+    for phase in (np.broadcast_to(ramp, shape), holes):
         found, _ = phase_units.in_radians(phase, "p.nii.gz")
         assert found is phase
+
+
+@pytest.mark.parametrize("phase", [
+    np.linspace(-0.5, 0.5, 600), np.linspace(-1, 1, 600), np.linspace(0, 1, 600), np.linspace(0, 2, 600),
+    np.where(np.arange(600) % 5, np.linspace(1e-3, 1, 600), 0.0),  # masked here and there: 0 is no end of the range
+    np.tile([0.15, 0.99, 0.15, 0.99, 0.0], 120),  # two tissues in a mask: they do not come near 0
+    np.tile([-0.48, -0.2, 0.2, 0.49], 150)[:28],  # too few to tell
+])  # fmt: skip
+def test_a_range_that_is_filled_without_a_wrap_is_rad(phase):
+    for values in (phase, phase.reshape(-1, 4)):
+        assert phase_units.in_radians(values, "p.nii.gz")[0] is values
 
 
 def test_what_is_stated_must_be_so(truth, capsys):
