@@ -103,20 +103,26 @@ def confounders(points: Cells, quantities: Sequence[str], names: Sequence[str], 
         y_limits = window(errors, keep=0.9, include=(-least, 0.0, least))
         for column, kind in enumerate(kinds):
             ax = plain(figure.add_subplot(spec[row, column]))
-            ax.set_ylim(y_limits)
+            strengths = select(points, confounder=kind)["strength"]
+            ax.set(xlim=window(strengths, keep=1.0), ylim=y_limits)
             ax.axhline(0, color=INK, lw=0.8, zorder=1)
-            off = []
+            off, drawn = [], 0
             for name, width in zip(names, 1.0 + 0.52 * np.arange(len(names))[::-1], strict=True):
                 curve, (colour, marker) = select(own[name], confounder=kind), looks[name]
                 order = np.argsort(curve["strength"], kind="stable")
                 x, y = curve["strength"][order], curve["model_error"][order] * show.scale
                 # Curves that coincide lie on each other, thinner on thicker, so that none hides another.
                 ax.plot(x, y, color=colour, marker=marker, ms=2.2 + width, mec="none", lw=width)
+                drawn += int(np.isfinite(y).sum())
                 off += [(curve["strength"][0], curve["model_error"][0] * show.scale)] if x.size else []
                 clipped(ax, x, y, colour)
+            if drawn == len(off) > 0:  # a rate of two pools that differ, for instance
+                ax.text(0.5, 0.08, "no one truth", transform=ax.transAxes, ha="center", fontsize=7.5, color=MUTED)
             ax.plot([x for x, _ in off], [y for _, y in off], "o", ms=7, mfc="none", mec=INK, mew=0.7, zorder=6)
             ax.grid(axis="y", color=RULE, lw=0.6)
-            ax.xaxis.set_major_locator(MaxNLocator(4) if len(kinds) <= ROOMY else MaxNLocator(2, steps=[1, 2, 4, 5, 10]))
+            roomy = len(kinds) <= ROOMY
+            ax.xaxis.set_major_locator(MaxNLocator(4) if roomy else MaxNLocator(2, steps=[1, 2, 4, 5, 10]))
+            ax.tick_params(axis="x", labelsize=8 if roomy else 7)
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\u2212")))
             ax.yaxis.set_major_locator(MaxNLocator(5))
             ax.tick_params(labelleft=column == 0, labelbottom=row == len(quantities) - 1)

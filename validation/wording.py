@@ -194,11 +194,16 @@ def _answer(at: Reference, name: str, quantity: str) -> Markup:
     one = _row(select(at.cells, estimator=name, measurand=quantity))
     show = printed(quantity)
     error, bias = one["model_error"], one["mean"] - one["limit"]
-    text = Markup("<b>{}.</b> True: {}. Without noise {} answers {}: a model error of {}").format(
-        show.label, amount(one["truth"], quantity), code(name), amount(one["limit"], quantity),
-        amount(error, quantity, sign=True, difference=True),
-    )  # fmt: skip
-    text += Markup(", which no averaging removes.") if abs(error) > 1e-3 * abs(one["truth"]) else Markup(".")
+    if np.isfinite(one["truth"]):
+        text = Markup("<b>{}.</b> True: {}. Without noise {} answers {}: a model error of {}").format(
+            show.label, amount(one["truth"], quantity), code(name), amount(one["limit"], quantity),
+            amount(error, quantity, sign=True, difference=True),
+        )  # fmt: skip
+        text += Markup(", which no averaging removes.") if abs(error) > 1e-3 * abs(one["truth"]) else Markup(".")
+    else:
+        text = Markup("<b>{}.</b> No one value is true of this tissue. Without noise {} answers {}.").format(
+            show.label, code(name), amount(one["limit"], quantity)
+        )
     text += Markup(" At SNR {:g} noise moves the mean by {} and scatters a single voxel by ± {}.").format(
         at.snr, amount(bias, quantity, sign=True, difference=True), amount(one["sd"], quantity, difference=True)
     )
@@ -255,7 +260,7 @@ def identifiability(cells: Cells, rung: str, quantities: Sequence[str]) -> Marku
     if not parts:
         return Markup("")
     return Markup(
-        "<b>What the protocol can answer.</b> It determines every unknown in a single voxel (relative bound SD within "
+        "<b>What the protocol can answer.</b> It determines every unknown in a single voxel (bound SD within "
         "the limits stated with the claims) in {}. Elsewhere no estimator can answer without outside knowledge; "
         "a flag says so."
     ).format("; ".join(parts))
