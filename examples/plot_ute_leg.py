@@ -34,10 +34,9 @@ for column, (rung, scan) in zip(panels.T, scans.items(), strict=True):
 
 # %%
 # What is left of the tibia's signal after 2.5 ms is the porosity index: it is a number of this protocol, and each rung
-# has its own.
-tibia = bone.truth["porosity"].values > 0.05
+# has its own. `bone.on(scan)` is the leg in the voxels of a scan, which on rung scan are those of the readout.
 for rung, scan in scans.items():
-    if scan.shape[:3] == tibia.shape:
-        first, second = (np.abs(scan.values[tibia, echo]).mean() for echo in range(2))
-        print(f"{rung}: porosity index {second / first:.3f}")
+    tibia = bone.on(scan).truth["porosity"].values > 0.05
+    first, second = (np.abs(scan.values[tibia, echo]).mean() for echo in range(2))
+    print(f"{rung}: porosity index {second / first:.3f}")
 plt.show()
