@@ -7,6 +7,7 @@ backticks, or refers to another method (options as for ...); a phantom has numpy
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -54,15 +55,15 @@ def takes_map(chosen: Any, option: str) -> bool:
 
 def words_for(chosen: Any, option: str) -> str:
     """What an option of an estimator means: as its docstring has it, or that of the method it refers to."""
-    said = flat(inspect.getdoc(getattr(chosen, "core", None)) or "")
-    referred = re.search(r"[Oo]ptions\s+as\s+for\s+`([\w-]+)`|^As `([\w-]+)`", said)
+    said = inspect.getdoc(getattr(chosen, "core", None)) or ""
+    referred = re.search(r"[Oo]ptions\s+as\s+for\s+`([\w-]+)`|^As `([\w-]+)`", flat(said))
     found = _clause(said, option)
     if referred is not None and (not found or option in OWN_WORDS):
         from . import estimators
 
         other = next(name for name in referred.groups() if name)
         if other in estimators.registry and other != chosen.name:
-            theirs = flat(inspect.getdoc(getattr(estimators.registry[other], "core", None)) or "")
+            theirs = inspect.getdoc(getattr(estimators.registry[other], "core", None)) or ""
             found = found or _clause(theirs, option)
     stem, _, of = option.partition("_")
     general = WORDS.get(option)
@@ -80,15 +81,24 @@ def words_for(chosen: Any, option: str) -> str:
 
 
 def _clause(said: str, option: str) -> str:
-    """The part of a docstring that tells of an option: from its name, or from the start of its sentence, to the end."""
-    for sentence in _sentences(said):
-        if f"`{option}`" not in sentence.replace("``", ""):
-            continue
-        start = sentence.find(f"`{option}`")
-        opening = sentence[:start].strip(" ;,")
-        told = sentence[start + len(option) + 2 :].lstrip(" :,") if not opening else sentence
-        return re.sub(r"^(?:is|are) ", "", told.rstrip(" .;"))
-    return ""
+    """What a docstring tells of an option.
+
+    Where a sentence begins with its name: from there to where the next option begins, or the paragraph ends. Else the
+    first sentence that names it.
+    """
+    for paragraph in said.split("\n\n"):
+        sentences = _sentences(flat(paragraph))
+        for i, sentence in enumerate(sentences):
+            if sentence.startswith(f"`{option}`"):
+                told = [sentence[len(option) + 2 :].lstrip(" :,")]
+                for further in sentences[i + 1 :]:
+                    if further.startswith("`") or "ptions as for" in further:
+                        break
+                    told.append(further)
+                return re.sub(r"^(?:is|are) ", "", " ".join(told).rstrip(" .;"))
+    every = (sentence for paragraph in said.split("\n\n") for sentence in _sentences(flat(paragraph)))
+    named = next((sentence for sentence in every if f"`{option}`" in sentence.replace("``", "")), "")
+    return named.rstrip(" .;")
 
 
 def _sentences(said: str) -> list[str]:
@@ -105,9 +115,9 @@ def prose(chosen: Any) -> str:
 
 
 def _without_options(text: str, options: Iterable[str]) -> str:
-    """A paragraph without the sentences that begin with an option, or refer to those of another method."""
+    """A paragraph as far as no sentence of it begins with an option, or refers to those of another method."""
     begins = tuple(f"`{option}`" for option in options)
-    kept = [s for s in _sentences(text) if not s.startswith(begins) and "ptions as for" not in s]
+    kept = itertools.takewhile(lambda s: not s.startswith(begins) and "ptions as for" not in s, _sentences(text))
     return bare(" ".join(kept))
 
 

@@ -58,15 +58,9 @@ def method(name: str) -> str:
         lines += _table((q, unit, BRINGS.get(q, ""), words) for q, (unit, words) in extras.items())
     options = {**chosen.options, "intervals": False}
     lines += ["", "Options of the method, each as --set name=value; what stands without:"]
-    lines += _table(
-        (
-            option,
-            _plain(default),
-            explained.words_for(chosen, option)
-            + "; or a map (.nii, .nii.gz, .nc)" * explained.takes_map(chosen, option),
-        )
-        for option, default in options.items()
-    )
+    lines += _table((option, _plain(default), _words(chosen, option)) for option, default in options.items())
+    if any(explained.takes_map(chosen, option) for option in options):
+        lines += ["", "A map is named by its file (.nii, .nii.gz, .nc), on the voxels of INPUT."]
     lines += ["", "Options of every method (--mask, --sigma, -o, ...): bonemri estimate --help"]
     return "\n".join(lines)
 
@@ -136,6 +130,11 @@ def protocol(name: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ what a method wants
+
+
+def _words(chosen: Any, option: str) -> str:
+    words = explained.words_for(chosen, option)
+    return words + "; or a map" * (explained.takes_map(chosen, option) and "a map" not in words)
 
 
 def _brings(quantity: str) -> str:

@@ -503,6 +503,30 @@ def test_the_page_of_a_method_tells_all_that_it_takes(capsys, method):
         assert ".bval" in out
 
 
+def test_what_follows_an_option_in_a_docstring_belongs_to_it():
+    """To the next option, or the end of the paragraph; what stands before the first is told of the method."""
+
+    def core(*, depth=1, width=2, height=3, plain=4):
+        """Fit a box, `plain` or not.
+
+        It has edges. `depth` is the first (m); `width`: ``narrow`` or ``wide``; then wider. It
+        must be even. `height` (m). Other options as for `nothing`.
+
+        Corners are sharp.
+        """
+
+    class Box:
+        name, options, quantities = "box", {"depth": 1, "width": 2, "height": 3, "plain": 4}, {}
+
+    Box.core = staticmethod(core)
+    told_of = {option: explained.words_for(Box, option) for option in Box.options}
+    assert told_of == {
+        "depth": "the first (m)", "width": "narrow or wide; then wider. It must be even", "height": "(m)",
+        "plain": "Fit a box, plain or not",
+    }  # fmt: skip
+    assert explained.prose(Box) == "Fit a box, plain or not.\n\nIt has edges.\n\nCorners are sharp."
+
+
 def test_the_page_of_somebody_elses_method(capsys, monkeypatch):
     """Declared as CONTRIBUTING.md shows it, without a docstring, and options that no one has described."""
 
@@ -517,7 +541,7 @@ def test_the_page_of_somebody_elses_method(capsys, monkeypatch):
     assert cli.run(["estimate", "mine", "-h"]) == 0
     out = capsys.readouterr().out
     assert "\nMine\n" in out and "  power      2\n" in out and "  kind       plain\n" in out
-    assert " T1_water - T1 of water (s); without, that of the tissue table; or a map (.nii" in " ".join(out.split())
+    assert " T1_water - T1 of water (s); without, that of the tissue table; or a map" in " ".join(out.split())
     assert explained.bounds_example(mine) == "{adc=[0, 3e-3]}"
 
 
