@@ -12,10 +12,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
-LESSONS = {"plot_fat_confounders": "fat.png", "plot_spine_fat": "spine_fat.png"}
+LESSONS = {"plot_fat_confounders": ("fat.png", "fat_r2star.png"), "plot_spine_fat": ("spine_fat.png",)}
 
 if __name__ == "__main__":
-    for lesson, picture in LESSONS.items():
+    for lesson, pictures in LESSONS.items():
         runpy.run_path(str(HERE.parent / "examples" / f"{lesson}.py"))
-        plt.gcf().savefig(HERE / picture, dpi=80)
+        for number, picture in zip(plt.get_fignums(), pictures, strict=True):
+            plt.figure(number).savefig(HERE / picture, dpi=80)
         plt.close("all")
