@@ -98,6 +98,10 @@ def phantom(
     preview: Annotated[
         bool, typer.Option("--preview", help="Write OUT.html and OUT.png beside OUT.nc too: images, truth, sources.")
     ] = False,
+    on: Annotated[
+        Path | None,
+        typer.Option("--on", metavar="SCAN", help="In the voxels of this scan, or of maps: its truth, its labels."),
+    ] = None,
 ) -> None:
     """Make a bone with known truth.
 
@@ -108,12 +112,12 @@ def phantom(
     What may be set of a phantom: bonemri phantom NAME --help.
     """
     from . import phantoms
-    from .phantoms import nifti
+    from .phantoms import nifti, regridding
     from .phantoms import preview as pages
     from .simulator import files
 
     if name is None:
-        _refuse_without("a NAME", settings=settings, output=out, preview=preview)
+        _refuse_without("a NAME", settings=settings, output=out, preview=preview, on=on)
         for known, function in phantoms.registry.items():
             print(f"{known:<24} {_first_line(function)}")
         return
@@ -121,7 +125,7 @@ def phantom(
     if Path(name).suffix:
         if settings:
             raise InputError(f"--set goes with the NAME of a phantom; {name} is a file, made already")
-        if out is None and not preview:
+        if out is None and (not preview or on is not None):
             raise InputError(f"phantom {name}: it is a file already; give --preview, or -o OUT for a copy")
         make = partial(phantoms.Phantom.from_netcdf, files.existing_file(name, "a phantom"))
         if out is None:
@@ -136,8 +140,9 @@ def phantom(
         )
         target = files.output_path(out or f"{name}.nc", folder=True)
     is_folder = target.is_dir() or target.suffix != ".nc"
+    voxels = None if on is None else regridding.place_of(on)
     with files.writing(target, folder=is_folder) as place:
-        bone = make()
+        bone = make() if voxels is None else make().on(voxels)
         if is_folder:
             bone.to_netcdf(place / f"{bone.name}.nc")
             nifti.write(bone, place)

@@ -8,8 +8,10 @@ must be split first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,6 +173,39 @@ def _placed(found: xr.Dataset, old: xr.Dataset, lines: Sequence[Line]) -> xr.Dat
         found = found.assign_coords({dim: (dim, at, old[dim].attrs)})
     found.attrs = {**old.attrs, "affine": affine.ravel(), "voxel_size": size * steps}
     return found
+
+
+def place_of(path: str | os.PathLike[str]) -> xr.DataArray:
+    """The voxels of a file: of a scan, of maps or of a mask, without their values.
+
+    Parameters
+    ----------
+    path : path
+        NetCDF, a NIfTI, or a folder of NIfTI maps.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, or does not say where its voxels lie.
+    """
+    from ..simulator import files, nifti
+
+    path = Path(path)
+    if path.is_dir():
+        path = next(iter(sorted(path.glob("*.nii.gz"))), path / "status.nii.gz")
+    if path.name.lower().endswith(files.NIFTI_SUFFIXES):
+        values, header = nifti.load(path, "a scan or a map")
+        shape, affine = (*values.shape, 1, 1)[:3], header.get_best_affine()
+    else:
+        found = files.read_netcdf(path)
+        affine = next((v.attrs["affine"] for v in (found, *found.data_vars.values()) if "affine" in v.attrs), None)
+        missing = [dim for dim in SPACE if dim not in found.sizes]
+        if affine is None or missing:
+            lacks = f"the dim {missing[0]}" if missing else "an affine"
+            raise InputError(f"{path} lacks {lacks}: it should be a scan or maps, and say where its voxels lie")
+        shape = tuple(found.sizes[dim] for dim in reversed(SPACE))
+    nothing = np.broadcast_to(np.nan, shape[::-1])
+    return xr.DataArray(nothing, dims=SPACE, attrs={"affine": np.asarray(affine, float).ravel()})
 
 
 def lines_of(phantom: Phantom, place: xr.DataArray | xr.Dataset) -> list[Line]:

@@ -244,6 +244,33 @@ def test_from_a_phantom_to_its_regions_on_the_command_line(tmp_path, monkeypatch
     assert len(said["labels"]) > 5
 
 
+def test_truth_on_a_scan_on_the_command_line(tmp_path, monkeypatch, capsys):
+    """By the scan, by its maps as a folder of NIfTI and as NetCDF: the same truth, that of Phantom.on."""
+    monkeypatch.chdir(tmp_path)
+    read = {**PROTOCOL.readout, "matrix": (2, 3, 4), "fov": (8e-3, 12e-3, 16e-3)}
+    bone = block()
+    bone.to_netcdf("bone.nc")
+    scan = simulator.scan(bone, dataclasses.replace(PROTOCOL, readout=read), rung="scan", snr=50)
+    simulator.files.write_scan(scan, "scan.nc")
+    for out in ("fat", "fat.nc"):
+        assert cli.run(["estimate", "dixon", "scan.nc", "-o", out]) == 0, capsys.readouterr().err
+    for place in ("scan.nc", "fat", "fat.nc", "fat/pdff.nii.gz"):
+        assert cli.run(["phantom", "bone.nc", "--on", place, "-o", "there.nc"]) == 0, capsys.readouterr().err
+        there = phantoms.Phantom.from_netcdf("there.nc")
+        np.testing.assert_allclose(there.truth["pdff"], bone.on(scan).truth["pdff"], rtol=1e-5)  # headers round
+    assert cli.run(["phantom", "marrow_block", "--set", "shape=[4, 6, 8]", "--on", "fat.nc", "-o", "mine.nc"]) == 0
+    for call, says in (
+        (["phantom", "bone.nc", "--on", "bone.nc", "-o", "x.nc"], "bone.nc lacks the dim z"),
+        (["phantom", "bone.nc", "--on", "none.nc", "-o", "x.nc"], "none.nc"),
+        (["phantom", "bone.nc", "--on", "scan.nc"], "give --preview, or -o OUT"),
+        (["phantom", "--on", "scan.nc"], "--on goes with a NAME"),
+    ):
+        assert cli.run(call) == 2
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+    assert not Path("x.nc").exists()
+
+
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
