@@ -188,7 +188,8 @@ def simulate(
     The scan is written to NetCDF: to ./PROTOCOL.nc without -o. A phantom that is named is made for the field strength
     of the protocol.
 
-    What a protocol plays, and what may be set: bonemri simulate PROTOCOL --help.
+    What a protocol plays, and what may be set: bonemri simulate PROTOCOL --help; bonemri simulate alone names the
+    presets.
     """
     from . import phantoms, simulator
     from .simulator import files
@@ -317,7 +318,7 @@ def estimate(
         # whatever was set, bounds and lists too, and the names of maps
         found.attrs["options"] = json.dumps({**json.loads(found.attrs.get("options", "{}")), **asked})
         if isinstance(noise_sd, float):
-            found.attrs["noise_sd"] = noise_sd
+            found.attrs.setdefault("noise_sd", noise_sd)
         if "reading" in series.attrs:
             found.attrs["reading"] = series.attrs["reading"]
         is_nifti = scan.name.lower().endswith(files.NIFTI_SUFFIXES)
@@ -487,6 +488,10 @@ def run(arguments: Sequence[str]) -> int:
         message = error.format_message().strip().rstrip(".")
         if context is not None and message.startswith("No such command"):
             message += f"; the verbs are {', '.join(context.command.list_commands(context))}"
+        if message.startswith("Missing argument") and place.endswith(" simulate"):
+            from .simulator import protocols
+
+            message += f": a .toml or .seq file, or one of {', '.join(protocols)}"
         if message.startswith("Got unexpected extra argument") and place.endswith(" estimate"):
             message += "; of a set of files, one an echo, name any one: the others are found"
         return _tell(f"{message}; see {place} --help")

@@ -183,10 +183,7 @@ def per_label(maps: xr.Dataset, labels: xr.DataArray) -> dict[str, Any]:
             status = maps["status"].values[inside]
             good = status == 0
             entry["flagged"] = int(np.count_nonzero(status))
-            entry["status"] = {"good": int(good.sum())}
-            entry["status"] |= {
-                name: int(np.count_nonzero(status & bit)) for name, bit in _flags(maps).items() if (status & bit).any()
-            }
+            entry["status"] = _counts(maps, status)
         for name in _quantities(maps):
             values = maps[name].values[inside]
             entry[name] = _statistics(values)
@@ -206,6 +203,13 @@ def _statistics(values: np.ndarray) -> dict[str, Any]:
         found |= {"mean": float(values.mean()), "median": float(middle), "q25": float(low), "q75": float(high)}
         found["sd"] = float(values.std(ddof=1)) if values.size > 1 else math.nan
     return found
+
+
+def _counts(maps: xr.Dataset, status: np.ndarray) -> dict[str, int]:
+    """How many voxels are good, and how many carry each flag that any of them has."""
+    counts = {"good": int(np.count_nonzero(status == 0))}
+    carried = {name: int(np.count_nonzero(status & bit)) for name, bit in _flags(maps).items()}
+    return counts | {name: count for name, count in carried.items() if count}
 
 
 def _flags(maps: xr.Dataset) -> dict[str, int]:
@@ -250,8 +254,9 @@ def provenance(
     -------
     dict
         ``method``, ``version``, ``protocol``, ``options`` and the further attributes of the estimate, ``inputs`` with
-        their SHA-256, ``maps`` with unit and meaning, ``status_flags``, ``labels`` (see `per_label`; what was measured
-        of a label's region stands in its ``region``), ``groups`` (regions of several labels), ``region_units``.
+        their SHA-256, ``maps`` with unit and meaning, ``status_flags``, ``status_counts`` (voxels that are good,
+        and that carry each flag), ``labels`` (see `per_label`; what was measured of a label's region stands in its
+        ``region``), ``groups`` (regions of several labels), ``region_units``.
     """
     said: dict[str, Any] = {name: _decoded(value) for name, value in maps.attrs.items()}
     said["inputs"] = {
@@ -260,6 +265,7 @@ def provenance(
     said["maps"] = {str(name): _described(maps[name]) for name in maps.data_vars if name != "status"}
     if "status" in maps:
         said["status_flags"] = _flags(maps)
+        said["status_counts"] = _counts(maps, maps["status"].values)
     if labels is not None:
         said["labels"] = per_label(maps, labels)
         _enter(said, regions)

@@ -339,7 +339,7 @@ BAD_CALLS = {
     "phantom milliseconds.nc --preview": "milliseconds.nc: pools.T2 has unit 'ms', should be 's'",
     "simulate ivim_marrow --phantom mapless.nc": "mapless.nc: the pools lack the map 'T2' (s)",
     "simulate ivim_marrow --phantom milliseconds.nc": "milliseconds.nc: pools.T2 has unit 'ms', should be 's'",
-    "simulate": "Missing argument 'PROTOCOL'",
+    "simulate": "Missing argument 'PROTOCOL': a .toml or .seq file, or one of adc_park_2016, ",
     "simulate ivim_marrow": "Missing option '--phantom'",
     "simulate nothing --phantom vials": "'nothing'",
     "simulate none.toml --phantom vials": "none.toml",

@@ -346,6 +346,7 @@ def test_estimate_json_says_how_the_maps_came_about(estimate, tmp_path):
     # the SHA-256 of "abc" as FIPS 180-2 prints it
     assert said["inputs"]["scan"]["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert said["status_flags"] == {"invalid_data": 1, "not_identifiable": 8}
+    assert said["status_counts"] == {"good": 23, "not_identifiable": 1}
     assert said["maps"]["D"]["units"] == "mm2/s"
     assert set(said["labels"]) == {"1", "7"}
     first = said["labels"]["1"]
