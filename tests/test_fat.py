@@ -9,8 +9,9 @@ from scipy.optimize import least_squares
 
 from bonemri import estimators, phantoms, simulator
 from bonemri.errors import InputError
-from bonemri.estimators import Status
+from bonemri.estimators import Status, fat_fit
 from bonemri.estimators.fat_fraction import FRACTIONS, Weights, fraction_of
+from bonemri.estimators.fat_train import Train
 from bonemri.simulator import cramer_rao_bound, equations, protocols, tissues, water_fat
 
 TE = np.array(protocols.dixon_marrow["TE"])
@@ -317,9 +318,27 @@ def test_what_no_noise_is_left_in_is_no_misfit(leg):
     """Data of the model itself, exact or in single precision: their rounding is not called a residual."""
     _, _, clean = leg
     scan = image(clean, shape=(1, 72, 72))
-    for kind in (complex, np.complex64):
-        maps = estimators.dixon(scan.astype(kind))
-        assert not (maps.status.values & Status.OUTSIDE_DOMAIN).any()
+    alike = image(signal(0.3, 60.0, 10.0).repeat(400, axis=0), shape=(1, 20, 20))
+    for one in (scan, scan.astype(np.complex64), alike, alike.astype(np.complex64)):
+        assert not (estimators.dixon(one).status.values & Status.OUTSIDE_DOMAIN).any()
+
+
+def test_a_residual_is_told_in_the_frame_of_its_voxel():
+    """What is shared is so whatever phase, field and amplitude a voxel has: left of one misfit is one residual."""
+    n = 200
+    rng = np.random.default_rng(24)
+    field, phase, size = rng.uniform(-80, 80, n), rng.uniform(-3, 3, n), rng.uniform(1, 20, n)
+    bent = signal(0.3, 60.0, 0.0) * np.exp(0.4j * (np.arange(6) % 2))
+    data = bent * (size * np.exp(1j * phase))[:, None] * np.exp(2j * np.pi * np.outer(field, TE))
+    fat = water_fat.fat_signal(TE, 3.0, tissues.spectrum(), tissues.water_shift())
+    train = Train(TE, fat, np.arange(6), None)
+    for common in (False, True):
+        found = fat_fit.fit(data, train, field + rng.uniform(-5, 5, n), np.full(n, 50.0), common=common, residuals=True)
+        assert np.abs(found.residual).max() > 0.01
+        # single precision, and a fit that stops within 1e-4 of a standard error
+        np.testing.assert_allclose(found.residual, found.residual[:1].repeat(n, axis=0), atol=2e-4)
+        left = (np.abs(found.residual) ** 2).sum(axis=1) * found.size**2
+        np.testing.assert_allclose(left, found.cost, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FRACTIONS)
@@ -536,6 +555,7 @@ def test_an_estimate_tells_what_T1_does_to_it(where):
     plain = estimators.dixon(scan, sigma=1e-3)
     assert plain.attrs["pdff_read_at_half"] == pytest.approx(float(plain.pdff.item()), abs=1e-6)
     assert f"reads {100 * float(plain.pdff.item()):.1f} %" in plain.attrs["T1_weighting"]
+    assert f"{np.rad2deg(angle) * b1:.3g} degrees" in plain.attrs["T1_weighting"]
     right = estimators.dixon(scan, sigma=1e-3, T1_correction=True, T1_water=means["T1_water"])
     assert float(right.pdff.item()) == pytest.approx(0.5, abs=1e-6)
     assert right.attrs["T1_weighting"] == "corrected for" and "pdff_read_at_half" not in right.attrs

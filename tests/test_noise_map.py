@@ -236,7 +236,7 @@ def test_a_plane_is_laid_through_a_neighbourhood():
     ones = whole.counted(whole.cell)
     assert ones.sum() == 200 * 200
     middle = np.ravel_multi_index([n // 2 for n in whole.grid], whole.grid)
-    # sums of a Gaussian over places a width apart are its integrals to exp(-2 pi^2/2), of its square to exp(-pi^2/2)
+    # a squared Gaussian summed at places a width apart is its integral to 2 exp(-pi^2) an axis, by Poisson's formula
     assert whole.constant(ones, ones)[1][middle] == pytest.approx(100.0, rel=4 * 2 * np.exp(-(np.pi**2)))
 
 
