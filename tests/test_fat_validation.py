@@ -319,7 +319,7 @@ def test_a_swapped_estimate_fails(small):
     result = validation.run("dixon", estimator=swapped, quick=True)
     assert not result.passed
     failed = {judgement.claim for judgement in result.judgements if judgement.verdict == "fails"}
-    assert {"dixon/coverage:pdff", "dixon/recovery:pdff"} <= failed
+    assert {"dixon/coverage:pdff", "dixon/recovery:pdff", "dixon/no-swap-on-islands"} <= failed
 
 
 def test_magnitude_estimators_get_magnitudes(small, dixon):

@@ -82,7 +82,7 @@ def _tried(plan: Plan, images: Images, spacing: float, rate: float, who: Defenda
         "case": f"{images.name}, R2* {rate:g}, {protocol.name}", "nuisances": "known", "protocol": protocol.name,
         "variant": "", "sigma": "pooled", "seed": seed, "reason": "", "quantity": "pdff",
     }  # fmt: skip
-    rows = [{"measurand": SWAPS, "unit": "1", "truth": 0.0}, {"measurand": "pdff", "unit": "1"}]
+    rows: list[Record] = [{"measurand": SWAPS, "unit": "1", "truth": 0.0}, {"measurand": "pdff", "unit": "1"}]
     verdicts, errors, truths = [], [], []
     try:
         for number in range(count(images, plan.quick)):

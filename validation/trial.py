@@ -29,6 +29,8 @@ class Table(Sequence[dict[str, Any]]):
 
     A cell is estimator x rung x case x SNR x nuisances x quantity x measurand. A cell on which three claims are
     tried has three rows, with one verdict each; a cell without a claim has one row with an empty claim and verdict.
+    On images of a known field the measurand ``swaps`` has truth 0, and as mean the share of voxels with water and fat
+    swapped and no flag.
     """
 
     columns = COLUMNS
