@@ -42,6 +42,10 @@ MOST = 9.0
 LEAST = MOST / 4
 """What one voxel may speak wrongly where none does: a few voxels do not tell their own errors."""
 
+PHASES = (0.0, -0.1, 0.1)
+"""Phases (rad) of fat against water at TE 0 under each of which evidence must decide alike: one phase is assumed, but
+a pulse whose middle is told 40 us wrong, or water that is 5 degrees colder than believed, makes as much (3 T)."""
+
 MAGNETISM = 0.9
 """Largest step of the field (ppm) between pure water and pure fat: two thirds of the difference of their volume
 susceptibilities (-9.05 and, at most, -7.8 ppm; at a border across B0), and a little. What the exchange adds to a step
@@ -328,44 +332,49 @@ def settled(told: np.ndarray, pairs: Pairs, region: np.ndarray) -> tuple[np.ndar
 
 
 def pieces(
-    growth: list[np.ndarray], label: np.ndarray, cost: np.ndarray, told: np.ndarray, pairs: Pairs
+    growth: list[np.ndarray], label: np.ndarray, told: list[tuple[np.ndarray, np.ndarray]], pairs: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """Parts of regions that may better be exchanged by themselves: the labels put right, and voxels that stay in doubt.
 
-    Each piece that a region grew from, from the largest to single voxels, is exchanged where that costs less: by what
-    its inner pairs tell, and by its border's steps. In doubt is a piece that costs hardly more when exchanged.
+    Each piece that a region grew from, of half of it at most and down to single voxels, is exchanged where that costs
+    less: by what its inner pairs tell, and by its border's steps. In doubt is a piece that costs hardly more when
+    exchanged.
 
     Parameters
     ----------
     growth : list of ndarray
         As `regions` gives it.
     label : ndarray of bool, (voxel,)
-    cost : ndarray, (2, 2, pair)
-    told : ndarray, (pair,)
-        Evidence for `label` and against its exchange.
+    told : list of tuple
+        For each phase that fat may have: `costs`, (2, 2, pair), and evidence for `label` against its exchange, (pair,).
+        A piece is exchanged where all of them say so, and in doubt where one does.
     pairs : Pairs
         Within regions.
     """
-    n = label.size
     a, b, number = pairs.first, pairs.second, np.arange(pairs.first.size)
     kept = label.copy()  # evidence was told of this
-    levels = [np.arange(n)]
-    for root in growth[:-1]:
+    levels = [np.arange(label.size)]
+    for root in growth:
         levels.append(root[levels[-1]])
-    doubt = np.zeros(n, bool)
+    region = levels.pop()
+    whole = np.bincount(region)[region]
+    doubt = np.zeros(label.size, bool)
     for final in (False, True):
         for piece in reversed(levels):
-            inner = piece[a] == piece[b]
+            within = piece[a] == piece[b]
             i, j = label[a].astype(int), label[b].astype(int)
-            now = cost[i, j, number]
-            toward = np.where(label[a] == kept[a], told, -told)
-            m = int(piece.max()) + 1
-            more = np.bincount(piece[a], np.where(inner, toward, cost[1 - i, j, number] - now), m)
-            more += np.bincount(piece[b], np.where(inner, 0.0, cost[i, 1 - j, number] - now), m)
-            bordered = np.bincount(piece[a], ~inner, m) + np.bincount(piece[b], ~inner, m) > 0
+            size = np.bincount(piece)
+            part = np.zeros(size.size, bool)
+            part[piece] = 2 * size[piece] <= whole
+            more = []
+            for cost, evidence in told:
+                now = cost[i, j, number]
+                toward = np.where(label[a] == kept[a], evidence, -evidence)
+                first = np.where(within, toward, cost[1 - i, j, number] - now)
+                second = np.where(within, 0.0, cost[i, 1 - j, number] - now)
+                more.append(np.bincount(piece[a], first, size.size) + np.bincount(piece[b], second, size.size))
             if final:
-                size = np.bincount(piece, minlength=m)
-                doubt |= (bordered & (more < needed(size)))[piece]
+                doubt |= (part & (np.min(more, axis=0) < needed(size)))[piece]
             else:
-                label = label ^ (bordered & (more < 0))[piece]
+                label = label ^ (part & (np.max(more, axis=0) < 0))[piece]
     return label, doubt

@@ -10,6 +10,8 @@ doi:10.1002/mrm.22578.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from . import fat_exchange
@@ -67,14 +69,17 @@ def two_echoes(
     train = train.take(order)
     spacing = float(train.times[1] - train.times[0])
     s = data.reshape(-1, 2)[inside][:, order]
-    candidates = Candidates.of(s, np.exp(-np.multiply.outer(rate, train.times)), train)
+    decay = np.exp(-np.multiply.outer(rate, train.times))
+    phases = [replace(train, fat=train.fat * np.exp(1j * phase)) for phase in fat_exchange.PHASES]
+    sets = [Candidates.of(s, decay, some) for some in phases]
+    candidates = sets[0]
     turn, rows = candidates.turn, np.arange(inside.size)
     weight = np.abs(s[:, 0] * s[:, 1])
     sd = _noise(s, mask, sigma)
     most = None if field_range is None else 2 * np.pi * spacing * field_range
     bright = (np.abs(s) ** 2).sum(axis=1) > sd**2 * (4 + BRIGHT * np.sqrt(8))
     pairs = Pairs.of(mask, bright, train.voxel_size)
-    label, led, open_ = _settled(candidates, candidates.variance(sd), weight, pairs, train, most)
+    label, led, open_ = _settled(sets, sd, weight, pairs, train, most)
     chosen, ambiguous = _followed(candidates, label, led, open_, weight, pairs)
     # dark voxels bind nobody, and take what is nearest to the field about them
     near = _smooth(turn[chosen, rows], np.where(bright, weight, 0.0), mask, NEAR)
@@ -105,19 +110,28 @@ def _noise(s: np.ndarray, mask: np.ndarray, sigma: float | np.ndarray | None) ->
 
 
 def _settled(
-    candidates: Candidates, variance: np.ndarray, weight: np.ndarray, pairs: Pairs, train: Train, most: float | None
+    sets: list[Candidates], sd: np.ndarray, weight: np.ndarray, pairs: Pairs, train: Train, most: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each voxel takes its candidate of more fat, whether it leads others, and whether its region is open.
+    """Whether each voxel takes its candidate of more fat, whether it leads others, and whether it is open.
 
-    `most` is the largest turn of the field (rad) that the user vouches for.
+    `sets` are the candidates for each phase that fat may have, that which it is believed to have first; `most` is the
+    largest turn of the field (rad) that the user vouches for.
     """
     n = len(weight)
+    candidates, variances = sets[0], [some.variance(sd) for some in sets]
+    variance = variances[0]
     growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train), n)
     if inner.first.size:  # once more, with steps as large as this image has them
         ordinary = Exchange.of(candidates, variance, label, inner).ordinary_step(inner, train)
         growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train, ordinary), n)
-    told = Exchange.of(candidates, variance, label, inner).evidence(inner, train, steps)
-    total, sure = fat_exchange.settled(told, inner, region)
+    told = [
+        Exchange.of(some, v, label, inner).evidence(inner, train, steps)
+        for some, v in zip(sets, variances, strict=True)
+    ]
+    found = [fat_exchange.settled(each, inner, region) for each in told]
+    signs = np.sign([total for total, _ in found])
+    sure = np.all([decides for _, decides in found], axis=0) & (signs == signs[0]).all(axis=0)
+    total = found[0][0]
     angle = np.stack([np.abs(np.angle(candidates.pick(candidates.turn, k))) for k in (label, ~label)])
     away = [np.bincount(region, weight * some) for some in angle]
     other = np.where(sure, total < 0, away[1] < away[0])
@@ -131,9 +145,12 @@ def _settled(
         open_ = np.where(one, sure & (other != can[1]), open_ | ~can.any(axis=0))
         other = np.where(one, can[1], other)
     # what speaks for the image that was not taken says nothing about its pieces
-    told = np.where(other == (total < 0), np.where(other, -1.0, 1.0), 0.0)[region[inner.first]] * told
-    table = fat_exchange.costs(candidates, variance, inner, steps)
-    label, doubt = fat_exchange.pieces(growth, label ^ other[region], table, told, inner)
+    toward = np.where(sure & (other == (total < 0)), np.where(other, -1.0, 1.0), 0.0)[region[inner.first]]
+    each = [
+        (fat_exchange.costs(some, v, inner, steps), toward * evidence)
+        for some, v, evidence in zip(sets, variances, told, strict=True)
+    ]
+    label, doubt = fat_exchange.pieces(growth, label ^ other[region], each, inner)
     return label, np.bincount(region)[region] >= WHOLE, open_[region] | doubt
 
 
