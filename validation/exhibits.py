@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from ..simulator import threads
 from .style import to_svg
+from .wording import pretty
 
 if TYPE_CHECKING:
     from .trial import Trial
@@ -88,6 +89,6 @@ def sections(trial: Trial) -> list[dict[str, Any]]:
         if name in known:
             one = known[name]
             svg = Markup(to_svg(one.made.draw(dataset), name, f"{one.title}. {one.lead}"))
-            caption = one.made.tell(dataset)
+            caption = pretty(one.made.tell(dataset))
             found.append({"id": name, "title": one.title, "lead": one.lead, "svg": svg, "caption": caption})
     return found
