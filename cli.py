@@ -273,7 +273,7 @@ def estimate(
     )
 
     from . import explained, simulator
-    from .simulator import files, maps, multi_echo, nifti
+    from .simulator import files, label_maps, maps, multi_echo, nifti
 
     option_maps: dict[str, Path] = {}
     stated = None if protocol is None else simulator.protocols.get(protocol)
@@ -307,7 +307,7 @@ def estimate(
         options["pdff"] = nifti.read_map(second, series, "PDFF map")
     labels = None
     if mask is not None:
-        labels = maps.read_labels(mask, series, "mask")
+        labels = label_maps.read_labels(mask, series, "mask")
     if noise_map is not None:
         noise_sd = maps.read_noise(noise_map, series, labels)
     target = out or Path(chosen.name)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bonemri import cli, estimators, simulator
 from bonemri.errors import InputError
-from bonemri.simulator import files, maps, multi_echo, nifti, phase_units
+from bonemri.simulator import files, label_maps, multi_echo, nifti, phase_units
 from bonemri.simulator.acquisition import protocols
 
 AFFINE = np.array([[-1.5, 0, 0, 20.0], [0, 1.5, 0, -30.0], [0, 0, 4.0, 5.0], [0, 0, 0, 1]])
@@ -383,10 +383,10 @@ def test_names_of_labels_as_others_write_them(truth, beside, text):
     scan = files.read("c.nii.gz", encoding="echo")
     save("labels.nii.gz", labelled())
     Path(beside).write_text(text)
-    found = maps.read_labels("labels.nii.gz", scan, "mask")
+    found = label_maps.read_labels("labels.nii.gz", scan, "mask")
     assert found.attrs["flag_values"].tolist() == [4, 7] and found.attrs["flag_meanings"] == "L1 left_multifidus"
     Path(beside).write_text('{"labels": [4, 7]}' if beside.endswith("json") else "no table\n")
-    assert "flag_meanings" not in maps.read_labels("labels.nii.gz", scan, "mask").attrs
+    assert "flag_meanings" not in label_maps.read_labels("labels.nii.gz", scan, "mask").attrs
 
 
 def test_the_labels_of_a_phantom_name_its_regions(tmp_path):
@@ -395,7 +395,7 @@ def test_the_labels_of_a_phantom_name_its_regions(tmp_path):
     array = xr.DataArray(labelled().T, dims=("z", "y", "x"), name="label", attrs={
         "flag_values": np.array([4, 7, 9], np.int16), "flag_meanings": "L1 muscle muscle"})  # fmt: skip
     array.to_netcdf("labels.nc", engine="h5netcdf")
-    found = maps.read_labels("labels.nc", scan, "mask")
+    found = label_maps.read_labels("labels.nc", scan, "mask")
     assert found.attrs["flag_meanings"] == "L1 muscle_7 muscle_9"
     np.testing.assert_array_equal(found.values, labelled().T)
 
@@ -410,7 +410,7 @@ def test_a_mask_with_its_axes_turned_is_turned_back(truth, capsys):
     affine[:, 1] *= -1
     affine[:3, 3] += AFFINE[:3, 0] * (labels.shape[0] - 1)
     save("turned.nii.gz", turned, affine=affine)
-    np.testing.assert_array_equal(maps.read_labels("turned.nii.gz", scan, "mask").values, labels.T)
+    np.testing.assert_array_equal(label_maps.read_labels("turned.nii.gz", scan, "mask").values, labels.T)
     affine[2, 3] += 4.0
     save("moved.nii.gz", turned, affine=affine)
     assert "mask moved.nii.gz lies 4 mm away" in told(capsys, "estimate", "dixon", "c.nii.gz", "--mask", "moved.nii.gz")
@@ -419,10 +419,10 @@ def test_a_mask_with_its_axes_turned_is_turned_back(truth, capsys):
 def test_an_integer_mask_of_a_rounded_slope_is_one(truth):
     """A slope of 1/255 in single precision leaves 1 + 3e-8, which is a 1."""
     scan = files.read(save("c.nii.gz", np.ones((5, 4, 3, 6)), SIDECAR), encoding="echo")
-    found = maps.as_labels(scan.isel(echo=0, drop=True) * (255 * float(np.float32(1 / 255))), "mask")
+    found = label_maps.as_labels(scan.isel(echo=0, drop=True) * (255 * float(np.float32(1 / 255))), "mask")
     assert (found == 1).all() and found.dtype == np.int64
     with pytest.raises(InputError, match="holds 1.001; a mask holds integers"):
-        maps.as_labels(scan.isel(echo=0, drop=True) * 1.001, "mask")
+        label_maps.as_labels(scan.isel(echo=0, drop=True) * 1.001, "mask")
 
 
 def test_a_map_of_noise_for_water_and_fat(truth):

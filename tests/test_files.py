@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from bonemri.errors import InputError
-from bonemri.simulator import files, maps, nifti
+from bonemri.simulator import files, label_maps, maps, nifti
 from bonemri.simulator.acquisition import Protocol, protocols
 
 AFFINE = np.array([[-2.0, 0.1, 0, 90], [0.1, 2.0, 0, -126], [0, 0, 3.5, -72], [0, 0, 0, 1]])
@@ -287,7 +287,7 @@ def test_masks_hold_labels(decay, value, message):
     mask = xr.zeros_like(decay.isel(b=0, drop=True))
     mask[0, 0, 0] = value
     with pytest.raises(InputError, match=re.escape(message)):
-        maps.as_labels(mask, "mask m")
+        label_maps.as_labels(mask, "mask m")
 
 
 # --------------------------------------------------------------------------------------------------------------- maps
