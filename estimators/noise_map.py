@@ -23,10 +23,11 @@ LOCAL = 400.0  # degrees of freedom of a neighbourhood: its SD is good to 3.5 %,
 PATCHES = 500  # neighbourhoods in an image at most: of a large one they are larger, and the SD better
 TOLD = 5.0  # strongest echo over the noise SD: below it the field follows the noise, and the residual is too small
 RARE = 1e-4  # part of the good voxels that is left out as if it were artefacts; it lowers the SD by one in a thousand
-PASSES = 6  # from one number to a map: what is left out depends on the map
+PASSES = 8  # from one number to a map at most: what is left out depends on the map
+SETTLED = 1e-3  # relative change of the map by a pass after which there is no other
 FARTHEST = 4  # voxels; images interpolated by more than that are not foreseen
 GROWS = 1.15  # of the variance between neighbours and ones farther, from which noise is no longer called white
-SOME = 10_000  # voxels that tell how far it reaches
+SOME = 4_000  # voxels that tell how far it reaches
 CHANCE = 6.0  # SDs by which chance raises a mean square: of 60 degrees of freedom once in a million times
 CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
 
@@ -209,7 +210,9 @@ def _mapped(
         inside = here <= most * blocks[cell]
         count, kept = window.counted(cell[inside]), window.summed(here[inside], cell[inside])
         level = kept.sum() / count.sum()
-        blocks = level * window.linear(kept / level, count)
+        before, blocks = blocks, level * window.linear(kept / level, count)
+        if (np.abs(blocks - before) <= SETTLED * before).all():
+            break
     weight = window.counted(cell)
     many = weight > 0
     weight = weight[many]
