@@ -254,7 +254,7 @@ def test_truth_on_a_scan_on_the_command_line(tmp_path, monkeypatch, capsys):
     simulator.files.write_scan(scan, "scan.nc")
     for out in ("fat", "fat.nc"):
         assert cli.run(["estimate", "dixon", "scan.nc", "-o", out]) == 0, capsys.readouterr().err
-    for place in ("scan.nc", "fat", "fat.nc", "fat/pdff.nii.gz"):
+    for place in ("scan.nc", "fat", "fat.nc"):
         assert cli.run(["phantom", "bone.nc", "--on", place, "-o", "there.nc"]) == 0, capsys.readouterr().err
         there = phantoms.Phantom.from_netcdf("there.nc")
         np.testing.assert_allclose(there.truth["pdff"], bone.on(scan).truth["pdff"], rtol=1e-5)  # headers round
