@@ -90,6 +90,7 @@ class Maps:
         self.status = np.zeros(n, np.uint16)
         self.ratio: dict[str, np.ndarray] = {}
         self.size = np.full(n, np.nan)
+        self.alike = 1.0
         self.residual = np.full((n, points), np.nan, np.complex64) if points else None
 
     def keep(self, some: np.ndarray, found: fat_fit.WaterFatFit, part: Fraction) -> None:
@@ -161,6 +162,7 @@ class Maps:
             residual, self.residual = self.residual, None
             found = noise_map.between_neighbours(residual, self.size, strongest, good, freedom, self.shape)
             if found is not None:
+                self.alike = found.alike
                 return Noise(found.sd, found.freedom), NEIGHBOURS
         pooled = noise_of(self.cost, freedom, good, None)
         return pooled, POOLED if pooled.freedom > 0 else UNKNOWN
@@ -173,7 +175,7 @@ class Maps:
             over = self.cost / (freedom * least**2)
             misfit: np.ndarray = over > MISFIT**2
             if not alone:
-                shared = noise_map.shared_excess(over, good, freedom, self.shape)
+                shared = noise_map.shared_excess(over, good, freedom, self.shape, self.alike)
                 # as noise of the misfit's size would move it; what a neighbourhood counts of a misfit is limited
                 moved = self.unit_sd["pdff"] * least * np.sqrt(np.maximum(np.maximum(over, shared) - 1, 0))
                 misfit |= good & (over > 1) & (shared > SHARED) & (moved > POINT)

@@ -11,7 +11,7 @@ taken.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,10 +34,21 @@ CHUNK = 1 << 17  # voxels whose neighbours are gathered at a time
 
 @dataclass(frozen=True)
 class NoiseMap:
-    """Noise SD of each real channel, (voxel,), and the degrees of freedom with which it is known."""
+    """The noise of an image.
+
+    Attributes
+    ----------
+    sd : ndarray, (voxel,)
+        Of each real channel.
+    freedom : float
+        Degrees of freedom with which it is known.
+    alike : float
+        Voxels that share their noise: 1 unless the image was interpolated.
+    """
 
     sd: np.ndarray
     freedom: float
+    alike: float = 1.0
 
 
 def between_neighbours(
@@ -83,7 +94,8 @@ def between_neighbours(
     distances = {axis: _apart(residual, size, good, freedom, shape, axis) for axis in axes}
     variance = differences(residual, size, good, freedom, shape, distances)
     known = np.isfinite(variance)
-    one = freedom / (shared(len(axes)) * np.prod(list(distances.values())))
+    alike = float(np.prod(list(distances.values())))
+    one = freedom / (shared(len(axes)) * alike)
     if one * known.sum() < LEAST:
         return None
     bright = good & (strongest > TOLD * np.sqrt(_level(variance[known], freedom)))
@@ -91,7 +103,7 @@ def between_neighbours(
         of_bright = differences(residual, size, bright, freedom, shape, distances)
         if one * np.isfinite(of_bright).sum() >= LEAST:  # else what there is, is faint
             variance, known = of_bright, np.isfinite(of_bright)
-    return _mapped(variance, known, freedom, one, shape, axes)
+    return replace(_mapped(variance, known, freedom, one, shape, axes), alike=alike)
 
 
 def shared(axes: int) -> float:
@@ -227,7 +239,9 @@ def _mapped(
     return NoiseMap(np.sqrt(np.exp(window.spread(logs))), min(found, total))
 
 
-def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple[int, ...]) -> np.ndarray:
+def shared_excess(
+    over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple[int, ...], alike: float = 1.0
+) -> np.ndarray:
     """Mean over each voxel's neighbourhood of the squared residual over what noise makes of it, (voxel,).
 
     Parameters
@@ -238,6 +252,8 @@ def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple
         Voxels that count.
     freedom, shape
         As `between_neighbours` takes them.
+    alike : float
+        Voxels that share their noise.
 
     Returns
     -------
@@ -250,7 +266,7 @@ def shared_excess(over: np.ndarray, good: np.ndarray, freedom: int, shape: tuple
     cell = window.cell[counted]
     sums = window.summed(np.minimum(over[counted], cut(freedom)), cell)
     mean, voxels = window.constant(sums, window.counted(cell))
-    chance = 1 + CHANCE * np.sqrt(2 / np.maximum(freedom * voxels, 1e-9))
+    chance = 1 + CHANCE * np.sqrt(2 * alike / np.maximum(freedom * voxels, 1e-9))
     return np.where(mean > chance, mean, 1.0)[window.cell]
 
 

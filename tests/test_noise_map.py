@@ -181,6 +181,10 @@ def test_interpolated_images(axes, by):
     found = told(flat, shape)
     true = np.sqrt((np.abs(flat) ** 2).mean() / 2)
     assert np.median(found.sd) == pytest.approx(true, rel=0.05)
+    assert found.alike >= by ** len(axes)
+    # neighbours whose residual is large together are less of a finding here
+    over = (np.abs(flat) ** 2).sum(axis=1) / (FREEDOM * true**2)
+    assert (shared_excess(over, np.ones(len(flat), bool), FREEDOM, shape, found.alike) == 1).all()
     one = differences(flat, np.ones(len(flat)), np.ones(len(flat), bool), FREEDOM, shape, {2: 1})
     assert np.sqrt(np.nanmean(one)) < 0.6 * true  # the test could tell
 
