@@ -340,6 +340,7 @@ def estimate(
         regions = None if labels is None else _regions(found, labels)
         maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series), regions)
     print(f"wrote {target}")
+    _print_status(found)
 
 
 @app.command()
@@ -370,6 +371,22 @@ def validate(
 
 # ------------------------------------------------------------------------------------------------------- small parts
 
+
+def _print_status(found: Any) -> None:
+    """Print the share of voxels that are good and that carry each flag, and what the estimate doubts as a whole."""
+    from .simulator import label_maps
+
+    if "status" not in found:  # of another package's estimator
+        return
+    counts = label_maps.counts(found, found["status"].values)
+    outside = counts.pop("outside_mask", 0)
+    estimated = found["status"].size - outside
+    shares = [f"{100 * n / estimated:.3g} % {flag.replace('_', ' ')}" for flag, n in counts.items() if n]
+    print(f"{estimated} voxels: {', '.join(shares)}")
+    if str(found.attrs.get("sigma", "")).startswith("unknown"):
+        print(f"the noise SD is {found.attrs['sigma']}, and with it how sure a value is: give it with --sigma")
+    if "sign_doubt" in found.attrs:
+        print(f"doubt: {found.attrs['sign_doubt']}")
 
 def _print_verdicts(trial: Any, page: Path) -> None:
     """Print a line a claim; the last line counts what holds, fails and is undecided."""
