@@ -130,6 +130,18 @@ def test_air_does_not_count(scene):
     assert counted(found, scene) == (0, 0)
 
 
+def test_shares_of_an_image_are_no_binomial_counts():
+    """Voxels are decided together: a share of the images tried lies inside its window or it does not."""
+    claim = claims.Claim("sure", "x", "flagged_rate", "pdff", (0.0, 0.05), flag="ambiguous", image="i")
+    record = {"image": "i", "measurand": "pdff", "n": 500, "flags": {"ambiguous": 0.04}, "has_status": True}
+    evidence = validation.judge._of_kind(None, claim, record)
+    assert (evidence.against, evidence.favour, evidence.se) == (1.0, 0.0, 0.0)
+    less = {key: value for key, value in record.items() if key != "image"}
+    assert validation.judge._of_kind(None, claim, less).favour > 0.05  # as counts of 500 fits it would be undecided
+    beyond = record | {"flags": {"ambiguous": 0.06}}
+    assert validation.judge._of_kind(None, claim, beyond).against == 0.0
+
+
 # --- the trial
 
 

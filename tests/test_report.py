@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bonemri.errors import InputError
-from bonemri.validation import report, style, wording
+from bonemri.validation import curves, figures, heat, report, style, wording
 from bonemri.validation.panels import regression
 from bonemri.validation.trial import COLUMNS, Judgement, Table, Trial
 
@@ -330,3 +331,85 @@ def test_points_beyond_the_axis_are_marked_not_lost():
     # The window leaves out the runaway alone: all others are within it.
     low, high = style.window(np.r_[np.linspace(0, 1, 99), 1e6])
     assert low <= 0 and 1 <= high < 10
+
+
+def panel_names(figure):
+    """The vertical names of the panels of a figure."""
+    return [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
+
+
+def test_a_quantity_of_one_truth_makes_no_line():
+    cells = style.columns(made_up().samples, "cell")
+    cells = style.select(cells, estimator="ivim")
+    one = np.where(cells["quantity"] == "D_star", 0.03, cells["truth"])
+    figure = figures.truth_against_estimate({**cells, "truth": one}, ["f", "D", "D_star"], ["ivim"])
+    names = panel_names(figure)
+    assert len(names) == 2 and not any("D*" in name for name in names)
+    # where nothing else is there, it is drawn rather than nothing
+    alone = figures.truth_against_estimate({**cells, "truth": one}, ["D_star"], ["ivim"])
+    assert len(panel_names(alone)) == 1
+
+
+def test_the_bound_drawn_is_that_of_most_estimators():
+    assert curves._commonest([2.0, 1.0, 1.001]) == 1.0
+    assert curves._commonest([2.0, 1.0]) == 2.0  # of equals the first
+    assert curves._commonest([np.nan, 3.0]) == 3.0
+
+
+def test_ticks_of_many_confounders_do_not_touch():
+    points = []
+    for number in range(9):
+        points += [p | {"confounder": f"c{number}", "strength": p["strength"] * 0.87 - 0.09 * (number % 2)}
+                   for p in confounder_points(["ivim"]) if p["confounder"] == "TE"]  # fmt: skip
+    cells = style.columns(dataset(points, "point"), "point")
+    figure = curves.confounders(cells, ["f", "D"], ["ivim"])
+    FigureCanvasAgg(figure).draw()
+    boxes = [t.get_window_extent() for ax in figure.axes for t in ax.get_xticklabels()
+             if t.get_visible() and t.get_text() and ax.get_xlim()[0] <= t.get_position()[0] <= ax.get_xlim()[1]
+             and ax.xaxis.get_tick_params().get("labelbottom", True)]  # fmt: skip
+    assert len(boxes) > 9
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_errors_that_round_to_nothing_are_drawn_as_nothing():
+    points = [p | {"model_error": 1e-9 * p["model_error"]} for p in confounder_points(["ivim"])]
+    figure = curves.confounders(style.columns(dataset(points, "point"), "point"), ["D"], ["ivim"])
+    low, high = figure.axes[0].get_ylim()
+    # D is printed in 1e-3 mm2/s to three decimals: half of the last is .0005
+    assert low <= -0.0005 and high >= 0.0005
+
+
+def test_a_point_without_truth_says_so():
+    points = [p | {"model_error": np.nan} if p["strength"] > 0 else p for p in confounder_points(["ivim"])]
+    figure = curves.confounders(style.columns(dataset(points, "point"), "point"), ["D"], ["ivim"])
+    assert any("no one truth" in text.get_text() for ax in figure.axes for text in ax.texts)
+
+
+def test_monte_carlo_error_is_pale_on_the_map_of_noise_bias():
+    rows = [cell("ivim", "matched", (f, D, 0.03), 100.0, "D", "D") | {"case_pdff": f, "case_r2star": D * 1e5}
+            for f in (0.1, 0.2, 0.3) for D in (0.4e-3, 0.6e-3, 0.8e-3)]  # fmt: skip
+    small = [row | {"bias": 0.01 * row["crb"]} for row in rows]
+    large = [row | {"bias": 0.3 * row["crb"]} for row in rows]
+    for some, most in ((small, 0.07 + 1e-9), (large, 0.7 + 1e-9)):
+        figure, _ = heat.over_two(style.columns(dataset(some, "cell"), "cell"), ["ivim"], ["D"], "matched", "r2star",
+                                  "bias")  # fmt: skip
+        strength = max(patch.get_alpha() for patch in figure.axes[0].patches)
+        assert most / 2 < strength <= most
+
+
+def test_an_offset_has_no_relative_bound():
+    field = {"quantity": "fieldmap", "measurand": "fieldmap", "truth": 30.0, "crb": 2.0}
+    rows = [cell("dixon", "matched", (f, 1e-3, 0.03), 100.0, "D", "D") | field for f in (0.12, 0.2)]
+    figure = figures.coverage(style.columns(dataset(rows, "cell"), "cell"), ["fieldmap"], ["dixon"])
+    names = [ax.get_xlabel() for ax in figure.axes] + [text.get_text() for text in figure.texts]
+    assert any("bound SD of field (Hz)" in name for name in names)
+    drawn = [line.get_xdata() for line in figure.axes[0].lines if line.get_marker() == "o" and len(line.get_xdata())]
+    assert np.unique(np.concatenate(drawn)).tolist() == [2.0]
+
+
+def test_no_truth_no_model_error_in_words():
+    rows = [cell("ivim", "pools", (0.12, D, 0.03), 100.0, "D", "D") | {"truth": np.nan, "model_error": np.nan}
+            for D in (0.4e-3, 0.6e-3)]  # fmt: skip
+    at = wording.reference(style.columns(dataset(rows, "cell"), "cell"))
+    text = str(wording._answer(at, "ivim", "D"))
+    assert "No one value is true of this tissue" in text and "model error" not in text and "\u2014" not in text
