@@ -40,7 +40,9 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, decay, capsys):
     water_fat = simulator.scan(phantoms.marrow_block(shape=(2, 2, 2)), "dixon_marrow", snr=100, seed=1)
     for name, part in (("magnitude", np.abs), ("phase", np.angle)):
         nib.save(nib.Nifti1Image(part(water_fat.transpose("x", "y", "z", "echo").values), np.eye(4)), f"{name}.nii.gz")
-    sidecar = {"EchoTime": water_fat["echo"].values.tolist(), "MagneticFieldStrength": 3}
+    sidecar = {"EchoTime": water_fat["echo"].values.tolist(), "MagneticFieldStrength": 3,
+               "RepetitionTime": 0.0072, "FlipAngle": 3}  # fmt: skip
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)), "labels.nii.gz")
     Path("magnitude.json").write_text(json.dumps(sidecar))
     calls = [shlex.split(line) for block in blocks("README.md", "sh") for line in block.splitlines()]
     # the trial has its own tests; here it would take as long as all of them
