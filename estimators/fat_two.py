@@ -35,6 +35,7 @@ FAINTEST = 1e-4
 FINAL = 1.0
 """Width over which the field is averaged at last: it enters water and fat in second order."""
 
+AWAY = 3.0  # standard deviations from the field of its neighbours at which a voxel stands beyond a step
 ALIKE = 0.5  # rad; candidates nearer than this are one
 MARGIN = 0.2  # of the cosine between a candidate and its neighbours
 OUTSIDE = 0.1  # part of a region's signal outside the range of the field that makes the range speak against it
@@ -79,16 +80,21 @@ def two_echoes(
     most = None if field_range is None else 2 * np.pi * spacing * field_range
     bright = (np.abs(s) ** 2).sum(axis=1) > sd**2 * (4 + BRIGHT * np.sqrt(8))
     pairs = Pairs.of(mask, bright, train.voxel_size)
-    label, led, open_ = _settled(sets, sd, weight, pairs, train, most)
-    chosen, ambiguous = _followed(candidates, label, led, open_, weight, pairs)
+    label, led, open_, step = _settled(sets, sd, weight, pairs, train, most)
+    variance = candidates.variance(sd) + step
+    chosen, ambiguous = _followed(candidates, variance, label, led, open_, pairs)
+    share = 1.0 / variance[chosen, rows]
     # dark voxels bind nobody, and take what is nearest to the field about them
-    near = _smooth(turn[chosen, rows], np.where(bright, weight, 0.0), mask, NEAR)
-    doubt = _smooth(ambiguous + 0j, np.where(bright, weight, 0.0), mask, NEAR).real
+    near = _smooth(turn[chosen, rows], np.where(bright, share, 0.0), mask, NEAR)
+    doubt = _smooth(ambiguous + 0j, np.where(bright, share, 0.0), mask, NEAR).real
     chosen = np.where(bright, chosen, (turn * near.conj()).real.argmax(axis=0))
     gain = ((turn[chosen, rows] - turn[1 - chosen, rows]) * near.conj()).real
     apart = np.abs(np.angle(turn[0] * turn[1].conj())) > ALIKE
     ambiguous = np.where(bright, ambiguous, (doubt > 0.5) | (apart & (gain < MARGIN)) | (near == 0))
-    field = np.angle(_smooth(turn[chosen, rows], weight, mask, FINAL)) / (2 * np.pi * spacing)
+    own, mean = turn[chosen, rows], _smooth(turn[chosen, rows], share, mask, FINAL)
+    # at a step of the field a voxel keeps its own
+    mean = np.where(np.angle(own * mean.conj()) ** 2 * share > AWAY**2, own, mean)
+    field = np.angle(mean) / (2 * np.pi * spacing)
     water, fat = projected(demodulated(s, train.times, field), train, np.zeros(inside.size), rate)
     covariance = np.zeros((inside.size, 5, 5))
     covariance[:, :4, :4] = projected_covariance(train, rate)
@@ -111,16 +117,17 @@ def _noise(s: np.ndarray, mask: np.ndarray, sigma: float | np.ndarray | None) ->
 
 def _settled(
     sets: list[Candidates], sd: np.ndarray, weight: np.ndarray, pairs: Pairs, train: Train, most: float | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each voxel takes its candidate of more fat, whether it leads others, and whether it is open.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Whether each voxel takes its candidate of more fat, whether it leads others, whether it is open; ordinary steps.
 
     `sets` are the candidates for each phase that fat may have, that which it is believed to have first; `most` is the
-    largest turn of the field (rad) that the user vouches for.
+    largest turn of the field (rad) that the user vouches for. Ordinary steps are told as a variance (rad2).
     """
     n = len(weight)
     candidates, variances = sets[0], [some.variance(sd) for some in sets]
     variance = variances[0]
     growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train), n)
+    ordinary = fat_exchange.STEP
     if inner.first.size:  # once more, with steps as large as this image has them
         ordinary = Exchange.of(candidates, variance, label, inner).ordinary_step(inner, train)
         growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train, ordinary), n)
@@ -151,7 +158,8 @@ def _settled(
         for some, v, evidence in zip(sets, variances, told, strict=True)
     ]
     label, doubt = fat_exchange.pieces(growth, label ^ other[region], each, inner)
-    return label, np.bincount(region)[region] >= WHOLE, open_[region] | doubt
+    step = (2 * np.pi * (train.times[1] - train.times[0]) * ordinary) ** 2
+    return label, np.bincount(region)[region] >= WHOLE, open_[region] | doubt, float(step)
 
 
 def _grown(
@@ -168,11 +176,12 @@ def _grown(
 
 
 def _followed(
-    candidates: Candidates, label: np.ndarray, led: np.ndarray, open_: np.ndarray, weight: np.ndarray, pairs: Pairs
+    candidates: Candidates, variance: np.ndarray, label: np.ndarray, led: np.ndarray, open_: np.ndarray, pairs: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chosen candidate of each voxel, and whether it is open: each in the field of the neighbours that lead.
 
-    Voxels beside none that leads stand as they are.
+    `variance` is that of the candidates' angles, (2, voxel), with what the field steps from one voxel to the next. A
+    voxel whose candidates both fit that field is open too; those beside none that leads stand as they are.
     """
     from scipy import sparse
 
@@ -183,14 +192,14 @@ def _followed(
     chosen, ambiguous = label.astype(int), open_.copy()
     leads = led.copy()
     for _ in range(ROUNDS):
-        mean = beside @ np.where(leads, weight * turn[chosen, rows], 0.0)
-        share = beside @ np.where(leads, weight, 0.0)
-        doubt = beside @ np.where(leads & ambiguous, weight, 0.0)
-        held = share > 0
-        chosen = np.where(held, (turn * mean.conj()).real.argmax(axis=0), chosen)
-        gain = ((turn[chosen, rows] - turn[1 - chosen, rows]) * mean.conj()).real
-        tied = apart & (gain < MARGIN * share)
-        ambiguous = np.where(held, (led & open_) | (~led & (2 * doubt > share)) | tied, ambiguous)
+        share = np.where(leads, 1.0 / variance[chosen, rows], 0.0)
+        mean, total = beside @ (share * turn[chosen, rows]), beside @ share
+        doubt = beside @ np.where(ambiguous, share, 0.0)
+        held = total > 0
+        cost = np.angle(turn * mean.conj()) ** 2 / (2 * (variance + 1.0 / np.where(held, total, 1.0)))
+        chosen = np.where(held, cost.argmin(axis=0), chosen)
+        tied = apart & (np.abs(cost[0] - cost[1]) < fat_exchange.needed(np.ones(n)))
+        ambiguous = np.where(held, (led & open_) | (~led & (2 * doubt > total)) | tied, ambiguous)
         leads = leads | held
     return chosen, ambiguous
 

@@ -239,7 +239,7 @@ def test_islands_are_settled_each_by_itself():
 @pytest.mark.parametrize("kind", ["uniform", "sharp"])
 @pytest.mark.parametrize("offset", [0, 434])
 def test_what_tells_nothing_is_ambiguous_unless_the_field_is_vouched_for(kind, offset):
-    """Pure tissue without borders inside voxels: a scanner locked on fat makes the same image with the names changed."""
+    """No borders inside voxels: a scanner that locked on fat makes the same image with the names changed."""
     rng = np.random.default_rng([1, offset])
     pdff = np.full((32, 32), 0.3) if kind == "uniform" else some_scene("sharp", rng)[0]
     field = offset + smooth(rng, pdff.shape, 8, 20.0)
