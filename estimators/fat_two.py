@@ -92,8 +92,9 @@ def two_echoes(
     apart = np.abs(np.angle(turn[0] * turn[1].conj())) > ALIKE
     ambiguous = np.where(bright, ambiguous, (doubt > 0.5) | (apart & (gain < MARGIN)) | (near == 0))
     own, mean = turn[chosen, rows], _smooth(turn[chosen, rows], share, mask, FINAL)
-    # at a step of the field a voxel keeps its own
-    mean = np.where(np.angle(own * mean.conj()) ** 2 * share > AWAY**2, own, mean)
+    # at a step of the field a voxel keeps its own; whether it stands beyond one, or noise carried it, is open
+    away = np.angle(own * mean.conj()) ** 2 * share > AWAY**2
+    mean, ambiguous = np.where(away, own, mean), ambiguous | (away & apart)
     field = np.angle(mean) / (2 * np.pi * spacing)
     water, fat = projected(demodulated(s, train.times, field), train, np.zeros(inside.size), rate)
     covariance = np.zeros((inside.size, 5, 5))
