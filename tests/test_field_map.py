@@ -405,6 +405,20 @@ def test_a_step_on_one_side_is_no_evidence_unless_it_is_implausible():
     assert not rim_only(truth + 230.0 * np.nan_to_num(half), 0.0 * half, plausible=100.0)  # the swap removes the step
 
 
+def test_a_sheet_joins_fields_with_fields():
+    """Closer than a step, but one's field nearer to the other's alternative: no sheet of the two."""
+    loops = kernels.compiled(Path(field_map.__file__).with_name("field_sheets.py"))
+    beside = np.full((2, 6), -1, np.int32)
+    beside[0, 5], beside[1, 4] = 1, 0
+    for field, other, one in (([0.0, 50.0], [92.0, 40.0], False), ([0.0, 50.0], [92.0, 140.0], True)):
+        sheet, evidence, size = np.zeros(2, np.int64), np.zeros(2), np.zeros(2, np.int64)
+        mine, swap = np.array(field), np.array(other)
+        loops.sheets(mine, swap, np.array([1.0, 2.0]), beside, np.full(3, 60.0), 0.0, sheet, evidence, size)
+        assert (sheet[0] == sheet[1]) == one
+        assert list(size) == ([2, 0] if one else [1, 1])
+        assert list(evidence) == ([3.0, 0.0] if one else [1.0, 2.0])
+
+
 def test_three_echoes_leave_the_rate_open():
     """R2* of 105 /s, not the 40 /s that is likely: what one rate would tell is no evidence."""
     for seed in range(4):
@@ -427,14 +441,23 @@ def test_the_noise_of_few_echoes_is_that_of_the_choice():
 
 
 def test_a_swap_that_is_no_minimum_is_thought_of():
-    """At 1.9 ms a swap moves the field by 92 Hz and the two minima may be one: which stand out is ambiguous."""
-    wrong = unsaid = voxels = 0
+    """At 1.9 ms a swap moves the field by 92 Hz, and the two minima may be one.
+
+    Where neighbours want what is no minimum of the voxel's own data, it is ambiguous.
+    """
+    wrong = unsaid = voxels = wanted = 0
     for seed in range(6):
         scene = field_scenes.scene(np.random.default_rng(seed), kind="smooth", times=echoes(1.9e-3), r2star=150.0)
-        _, count = solved(scene)
+        found, count = solved(scene)
         wrong, unsaid, voxels = wrong + count.swaps, unsaid + count.confident, voxels + count.voxels
         assert count.ambiguous < 0.03 * count.voxels
-    assert wrong > 0
+        own, tables = minima(scene.data[scene.mask], scene.times, scene.fat)
+        listed = np.arange(own.field.shape[1]) < own.count[:, None]
+        miss = np.abs(off(own.field, found.field[scene.mask][:, None], tables.period))
+        none = np.where(listed, miss, np.inf).min(axis=1) > 1.0
+        wanted += none.sum()
+        assert found.ambiguous[scene.mask][none].all()
+    assert wrong > 0 and wanted > 0
     assert unsaid <= 1e-4 * voxels  # of those the fit says that the fraction is not identifiable
 
 
