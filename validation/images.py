@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..simulator.acquisition.protocol import Protocol
 from .field_scenes import KINDS, Scene, scene
 
+SIGMAS = ("pooled", "given")
 GRAIN = 1e-6  # s; echo times are written to this
 LONGEST = 0.1  # s
 REST = 1e-3  # s; of the repetition time, at least, after the last echo
@@ -40,6 +41,8 @@ class Images:
     snr : float
     count : int
         Images of each echo train and rate; ``count_quick`` of the quick run, where 0 is none.
+    sigma : str
+        ``pooled``, or ``given`` where the noise SD is told: two echoes leave nothing to tell it by.
     estimators : tuple of str
         Which are tried; all without.
     """
@@ -53,6 +56,7 @@ class Images:
     first: float = 1.2e-3
     count: int = 1
     count_quick: int = 1
+    sigma: str = "pooled"
     estimators: tuple[str, ...] = ()
 
     def trains(self) -> list[tuple[float, float]]:
@@ -91,7 +95,7 @@ def read(path: Path, entry: Any) -> Images:
     for key in _NEEDED:
         if key not in entry:
             raise InputError(f"{where}: {key} is missing")
-    known = (*_NEEDED, *_NUMBERS, *_COUNTS, "estimators")
+    known = (*_NEEDED, *_NUMBERS, *_COUNTS, "sigma", "estimators")
     for key in entry:
         if key not in known:
             raise InputError(f"{where}: unknown field {key!r}; one of {', '.join(sorted(set(known)))}")
@@ -118,6 +122,9 @@ def read(path: Path, entry: Any) -> Images:
     for key in ("spacing", "first"):
         if np.max(values.get(key, 0.0)) > LONGEST:
             raise InputError(f"{where}: {key} = {entry[key]!r}; seconds below {LONGEST:g} are expected (given in ms?)")
+    values["sigma"] = entry.get("sigma", "pooled")
+    if values["sigma"] not in SIGMAS:
+        raise InputError(f"{where}: sigma = {values['sigma']!r}; one of {', '.join(SIGMAS)}")
     methods = entry.get("estimators", [])
     if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
         raise InputError(f"{where}: estimators = {methods!r}; a list of names is expected")

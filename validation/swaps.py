@@ -1,6 +1,7 @@
 """Swaps: voxels of an image in which an estimator takes water for fat and does not say that it doubts.
 
-An estimator is given whole images with the air around the tissue, as a user would: no mask and no noise SD. A voxel
+An estimator is given whole images with the air around the tissue, as a user would: no mask, and no noise SD unless
+the study says so. A voxel
 counts as swapped where its PDFF is off by more than `OFF`, or its field is nearer to that of the swap than to the
 truth; it is confident where its status is 0. Fields are compared modulo the period of even echoes, of which no data
 tell. Voxels of one piece are decided together, so shares are those of the images tried and have no binomial error.
@@ -80,7 +81,7 @@ def _tried(plan: Plan, images: Images, spacing: float, rate: float, who: Defenda
     common: Record = {
         "study": plan.study.name, "estimator": who.name, "rung": "matched", "image": images.name, "snr": images.snr,
         "case": f"{images.name}, R2* {rate:g}, {protocol.name}", "nuisances": "known", "protocol": protocol.name,
-        "variant": "", "sigma": "pooled", "seed": seed, "reason": "", "quantity": "pdff",
+        "variant": "", "sigma": images.sigma, "seed": seed, "reason": "", "quantity": "pdff",
     }  # fmt: skip
     rows: list[Record] = [{"measurand": SWAPS, "unit": "1", "truth": 0.0}, {"measurand": "pdff", "unit": "1"}]
     verdicts, errors, truths = [], [], []
@@ -125,7 +126,8 @@ def estimated(
     protocol = images.protocol(plan.protocol, spacing)
     rng = np.random.default_rng(seed_of(plan, images, spacing, rate, number))
     scene = images.scene(protocol, rate, rng)
-    return scene, who.estimate(labelled(scene, protocol), None, {**KNOWN, "r2star": rate}, intervals=False)
+    sigma = scene.sigma if images.sigma == "given" else None
+    return scene, who.estimate(labelled(scene, protocol), sigma, {**KNOWN, "r2star": rate}, intervals=False)
 
 
 def labelled(scene: Scene, protocol: Protocol) -> xr.DataArray:
