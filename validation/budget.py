@@ -29,16 +29,20 @@ TEXTS, NUMBERS = ("study", "estimator", "entry", "quantity"), ("truth", "predict
 
 
 def run(plan: Plan, defendants: Sequence[Defendant]) -> xr.Dataset:
-    """The budget of the first estimator of the study, over ``line``; empty where the study states none.
+    """The budget of the first estimator of the study, over ``line``; empty where the study states none for it.
+
+    It has one if all confounders of the budget are tried on it: two echoes cannot be fitted with six.
 
     ``predicted`` is limit - truth, ``found`` mean - truth over `n` noisy voxels, ``gap`` the difference of the two,
     with the standard error ``se`` of both. A rate that differs between water and fat has no truth, and no error.
     """
     settings = plan.study.budget
     rows: list[dict[str, Any]] = []
-    if settings and defendants and defendants[0].registered:
+    known = {confounder.name: confounder for confounder in plan.study.confounders}
+    if settings and defendants and defendants[0].registered and all(
+        not known[name].estimators or defendants[0].accused in known[name].estimators for name in settings["strengths"]
+    ):  # fmt: skip
         defendant = defendants[0]
-        known = {confounder.name: confounder for confounder in plan.study.confounders}
         strengths = [(known[name], float(strength)) for name, strength in settings["strengths"].items()]
         n = int(settings["n_quick" if plan.quick else "n"])
         for entry in (NONE, *(c.name for c, _ in strengths), TOGETHER):
