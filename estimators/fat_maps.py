@@ -33,8 +33,9 @@ EXTRAS = {
     "first_phase": ("rad", "what the phase of the first echo is off"),
     "bipolar_phase": ("rad", "what the phase of every second echo is off"),
 }
-IDENTIFIED = {"pdff": 0.10, "r2star": 100.0}
-"""Standard errors beyond which a reader would not call a map a measurement: 10 points, 100 1/s."""
+IDENTIFIED = {"pdff": 0.10, "r2star": 100.0, "r2star_fat": 100.0}
+"""Standard errors beyond which a reader would not call a map a measurement: 10 points, 100 1/s. Where one of two rates
+is not told, nor is the fraction: its error is far from normal then, and larger than the standard error says."""
 
 MISFIT = 3.0
 """Residual over the noise SD beyond which the model does not explain a voxel: by noise alone below 1 in 1e9 for six

@@ -238,6 +238,25 @@ def test_two_rates():
     assert float(noisy.pdff.mean()) == pytest.approx(limit, abs=3 * float(noisy.pdff.std()) / np.sqrt(n))
 
 
+@pytest.mark.parametrize("pdff", [0.02, 0.05])
+def test_a_fraction_of_two_rates_is_good_only_where_both_are_told(pdff):
+    """Where there is next to no fat its rate is not told, and the fraction errs farther than its standard error."""
+    times = 1.2e-3 + 1.0e-3 * np.arange(12)
+    amplitudes = {"water_real": 1 - pdff, "water_imag": 0.0, "fat_amplitude_real": pdff, "fat_amplitude_imag": 0.0}
+    theta = amplitudes | {"fieldmap": 20.0, "r2star": 50.0, "r2star_fat": 40.0}
+    clean = equations.water_fat_dual.signal({name: np.full(4000, v) for name, v in theta.items()}, train(times))
+    found = estimators.dixon(
+        image(clean + noise(clean.shape, 50), times, (1, 50, 80)), sigma=1 / 50, rates="two", intervals=False
+    )
+    error, told, good = (a.values.ravel() for a in (found.pdff - pdff, found.pdff_sd, found.status == 0))
+    open_ = ~good
+    assert ((found.status.values.ravel()[open_] & Status.NOT_IDENTIFIABLE) != 0).mean() > 0.9
+    assert np.std(error[open_]) > 1.5 * np.std(error[good])
+    # at least 93 %, and what chance takes from so few (four standard errors)
+    covered = (np.abs(error) < 1.96 * told)[good]
+    assert covered.mean() > 0.93 - 4 * np.sqrt(0.05 * 0.95 / covered.size)
+
+
 def test_T1_that_is_not_known_widens_the_error():
     """Of p by p (1 - p) times the relative error of the weight, which at small angles and short TR is that of T1."""
     data = signal(0.4, 60.0, 10.0).repeat(4, axis=0)
