@@ -1,16 +1,17 @@
 """Swaps: voxels of an image in which an estimator takes water for fat and does not say that it doubts.
 
 An estimator is given whole images with the air around the tissue, as a user would: no mask, and no noise SD unless
-the study says so. A voxel
-counts as swapped where its PDFF is off by more than `OFF`, or its field is nearer to that of the swap than to the
-truth; it is confident where its status is 0. Fields are compared modulo the period of even echoes, of which no data
-tell. Voxels of one piece are decided together, so shares are those of the images tried and have no binomial error.
+the study says so. A voxel counts as swapped where its PDFF is off by more than `OFF`, or its field is nearer to that
+of the swap than to the truth; it is confident where its status is 0. Fields are compared modulo the period of even
+echoes, of which no data tell. Voxels of one piece are decided together, so shares are those of the images tried and
+have no binomial error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import fill
 
 import numpy as np
 import xarray as xr
@@ -32,6 +33,7 @@ from .style import INK, MUTED, SERIES, label, legend, new_figure, number
 
 OFF = 0.3  # of a fat fraction: three times the SD beyond which a map says that it is no measurement
 SWAPS = "swaps"  # the measurand of the row that counts them
+ACROSS = 5  # pictures side by side
 KNOWN = {"temperature": tissues.BODY_TEMPERATURE}  # C, of the water of all images
 Job = tuple[Images, float, float, Defendant]
 
@@ -206,20 +208,36 @@ def pictures(plan: Plan, defendants: Sequence[Defendant], records: Sequence[Reco
 
 def draw(found: xr.Dataset) -> Figure:
     """The field of each picture, and below where the answer is right, flagged, or swapped without a flag."""
-    n = found.sizes["image"]
-    figure = new_figure(WIDTH, 5.6)
-    grid = figure.add_gridspec(2, n, left=0.01, right=0.94, top=0.9, bottom=0.01, wspace=0.06, hspace=0.06)
+    names = found["image"].values.tolist()
+    across = min(len(names), ACROSS)
+    bands = -(-len(names) // across)
+    side = 0.9 * WIDTH / across  # inches, of a picture and what parts it from the next
+    band = 2 * side + 0.45
+    height = 0.3 + bands * band
+    figure = new_figure(WIDTH, height)
     reach = float(np.nanmax(np.abs(found["field"].values)))
     colours = ListedColormap([SERIES[2], SERIES[4], SERIES[1]])
-    for column, name in enumerate(found["image"].values.tolist()):
+    for place, name in enumerate(names):
+        down, column = divmod(place, across)
         one = found.sel(image=name)
-        above, below = (figure.add_subplot(grid[row, column]) for row in (0, 1))
-        drawn = above.imshow(one["field"].values, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
-        below.imshow(one["outcome"].values, cmap=colours, vmin=-0.5, vmax=2.5, interpolation="nearest")
-        label(above, title=name.replace("+-", "±"), fontsize=8.5)
-        for ax in (above, below):
+        for row, key in enumerate(("field", "outcome")):
+            bottom = height - 0.3 - down * band - 0.4 - (row + 1) * side
+            ax = figure.add_axes(
+                (0.005 + column * side / WIDTH, bottom / height, 0.96 * side / WIDTH, 0.96 * side / height)
+            )
+            if key == "field":
+                drawn = ax.imshow(one[key].values, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
+                label(
+                    ax,
+                    title=fill(f"{name.replace('+-', '±')} ({one['estimator'].item()})", 145 // across),
+                    fontsize=8.5,
+                )
+            else:
+                ax.imshow(one[key].values, cmap=colours, vmin=-0.5, vmax=2.5, interpolation="nearest")
             ax.set_axis_off()
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.952, 0.48, 0.01, 0.4)))
+    bar = figure.colorbar(
+        drawn, cax=figure.add_axes((0.913, 1 - (0.7 + 0.95 * side) / height, 0.01, 0.9 * side / height))
+    )
     bar.ax.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED, length=2)
     bar.outline.set_visible(False)
     bar.set_label("field (Hz)", fontsize=8.5, color=INK)
