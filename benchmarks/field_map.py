@@ -12,7 +12,34 @@ The peer is mri-fatwater (GPL), run as an installed program: the environment var
 Python that has it. Without it its columns are empty. It is given the R2* of the scene as a candidate, and calls nothing
 ambiguous.
 
-RESULTS
+Measured with seed 4711 (R2* 20 and 150 /s together; a selection of the rows):
+
+    scene           B0 spacing n  voxels  swaps confident ambiguous |   told needless swaps |   peer
+    smooth  large  3.0  1.20   6    7344      0         0         0 |   7338        0     0 |      0
+    smooth  large  3.0  1.90   6    7344      2         1        39 |   7338       37     2 |      0
+    smooth  large  1.5  1.20   6    7344      0         0        60 |   7225       19     0 |      3
+    islands large  3.0  1.10   6    1518      0         0        12 |   1465        1     0 |      0
+    islands large  3.0  1.50   6    1518      0         0        40 |   1475       16     0 |      0
+    islands small  3.0  1.10   6    1574      1         0       140 |   1060       23     0 |      1
+    islands small  3.0  1.50   6    1574      5         0       213 |   1193       53     0 |     21
+    islands small  3.0  1.90   6    1574      3         0       271 |   1152       49     0 |     30
+    islands small  1.5  1.20   6    1574     34         0       463 |    935       38     0 |     17
+    steps   large  3.0  1.10   6    1518      8         0        39 |   1465       13     0 |      0
+    steps   large* 3.0  1.50   6    1518      7         0       105 |   1475       86     0 |    343
+    steps   large* 1.5  1.20   6    1518     63         0       233 |   1375       97    26 |    304
+    steps   small  3.0  1.10   6    1574      6         0       305 |   1060       16     1 |      7
+    steps   small  3.0  1.20   6    1574      4         0       281 |   1100       26     0 |     50
+    steps   small* 3.0  1.50   6    1574     89         0       492 |   1193      173     1 |    592
+    steps   small* 3.0  1.90   6    1574     23         0       351 |   1152       65     1 |    524
+    steps   small* 1.5  1.20   6    1574    214         0       745 |    935      176    14 |    465
+    steps   small* 1.5  2.20   6    1574    283         4       937 |    869      255    23 |    509
+
+Of 800 drawn scenes, 4 echoes and more, where a swap moves the field by 100 Hz and more and steps are closer to 0: none
+of 744 000 voxels is swapped and not called ambiguous, and 1.3 % of the voxels that 6 sigma tell are called so. Three
+echoes: 48 of 65 000, all where a swap moves the field by less than 300 Hz; below 100 Hz the noise does what a swap
+does. Where steps are closer to a swap's: 28 of 127 000 with 4 echoes and more. Speed, one thread: 4.1e5 voxels/s for
+128 x 128 x 6, 2.7e5 for six such slices (time of the thread itself, on a busy machine); mri-fatwater takes 24 times as
+long in the same run. 256 x 256 x 40 x 6: 27.7 s on two busy cores, 1.66 GB.
 """
 
 from __future__ import annotations
