@@ -217,6 +217,20 @@ def test_a_swap_fails_the_claim_and_doubt_everywhere_does_not_pass(small, dixon)
     assert verdict["dixon/no-swap-at-steps"] == "holds" and verdict["dixon/sure-of-steps"] == "fails"
 
 
+@pytest.mark.parametrize("sigma", ["pooled", "given"])
+def test_the_noise_is_told_where_the_study_says_so(small, dixon, sigma):
+    told = []
+
+    def spy(scan, sigma=None, **options):
+        told.append(sigma)
+        return estimators.get("dixon")(scan, sigma=sigma, **options)
+
+    plan = plan_of(small, quick=True)
+    one = replace(plan.study.images[0], sigma=sigma)
+    scene, found = swaps.estimated(plan, one, 1.2e-3, 150.0, 0, replace(dixon, call=spy))
+    assert told == [scene.sigma if sigma == "given" else None] and found["pdff"].shape == scene.mask.shape
+
+
 def test_an_estimator_that_breaks_down_on_an_image_is_told_of(small, dixon):
     def broken(scan):
         if scan.sizes["y"] > 1 and scan.sizes["x"] > 1:
@@ -288,6 +302,7 @@ def test_a_study_may_have_no_images(small, dixon, tmp_path):
         ("snr = 20\n[[image]]", "snr = 0\n[[image]]", "snr = 0; a positive number"),
         ("count_quick = 0", "count = 0", "count = 0; an integer from 1 up"),
         ("count_quick = 0", "counts = 1", "unknown field 'counts'; one of"),
+        ("count_quick = 0", 'sigma = "told"', "sigma = 'told'; one of pooled, given"),
         ("count_quick = 0", 'estimators = "dixon"', "estimators = 'dixon'; a list of names"),
         ('name = "smooth field to +-600 Hz"\n', "", "name is missing"),
         ("smooth field to +-600 Hz", "islands with steps of 200 Hz", "occurs twice; names are unique"),
