@@ -229,7 +229,7 @@ def regions(bond: np.ndarray, pairs: Pairs, n_voxel: int) -> tuple[list[np.ndarr
     region, flipped = np.arange(n_voxel), np.zeros(n_voxel, bool)
     growth: list[np.ndarray] = []
     a, b, weight = pairs.first, pairs.second, bond
-    size = np.ones(n_voxel)
+    size: np.ndarray = np.ones(n_voxel)
     while a.size:
         firm = np.flatnonzero(2 * np.abs(weight) >= needed(np.minimum(size[a], size[b])))
         if not firm.size:
@@ -359,22 +359,28 @@ def pieces(
     region = levels.pop()
     whole = np.bincount(region)[region]
     doubt = np.zeros(label.size, bool)
+    borders: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # costs more: all of a pair exchanged, or one of it
     for final in (False, True):
         for piece in reversed(levels):
+            if not borders:
+                i, j = label[a].astype(int), label[b].astype(int)
+                for cost, evidence in told:
+                    now, toward = cost[i, j, number], np.where(label[a] == kept[a], evidence, -evidence)
+                    borders.append((toward, cost[1 - i, j, number] - now, cost[i, 1 - j, number] - now))
             within = piece[a] == piece[b]
-            i, j = label[a].astype(int), label[b].astype(int)
             size = np.bincount(piece)
             part = np.zeros(size.size, bool)
             part[piece] = 2 * size[piece] <= whole
-            more = []
-            for cost, evidence in told:
-                now = cost[i, j, number]
-                toward = np.where(label[a] == kept[a], evidence, -evidence)
-                first = np.where(within, toward, cost[1 - i, j, number] - now)
-                second = np.where(within, 0.0, cost[i, 1 - j, number] - now)
-                more.append(np.bincount(piece[a], first, size.size) + np.bincount(piece[b], second, size.size))
+            more = [
+                np.bincount(piece[a], np.where(within, both, first), size.size)
+                + np.bincount(piece[b], np.where(within, 0.0, second), size.size)
+                for both, first, second in borders
+            ]
             if final:
                 doubt |= (part & (np.min(more, axis=0) < needed(size)))[piece]
-            else:
-                label = label ^ (part & (np.max(more, axis=0) < 0))[piece]
+                continue
+            better = part & (np.max(more, axis=0) < 0)
+            if better.any():
+                label = label ^ better[piece]
+                borders = []
     return label, doubt

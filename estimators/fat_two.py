@@ -35,7 +35,7 @@ FAINTEST = 1e-4
 FINAL = 1.0
 """Width over which the field is averaged at last: it enters water and fat in second order."""
 
-AWAY = 3.0  # standard deviations from the field of its neighbours at which a voxel stands beyond a step
+AWAY = 4.0  # standard deviations from the field of its neighbours at which a voxel stands beyond a step
 ALIKE = 0.5  # rad; candidates nearer than this are one
 MARGIN = 0.2  # of the cosine between a candidate and its neighbours
 OUTSIDE = 0.1  # part of a region's signal outside the range of the field that makes the range speak against it
