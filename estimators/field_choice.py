@@ -19,6 +19,7 @@ from ..simulator import kernels, threads
 from .field_candidates import CAP, ROOM, Minima, Tables
 
 STEP_COST, STEP = 9.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-9)
+BOUND = 1.0  # cost of a step above which neighbours are of one sheet: slices up to nine times as far as columns
 LOOSE = 0.11  # of the cost of steps: a choice that changes where neighbours bind so much less, by a step that is
 # plausible, is called ambiguous: a part of its sheet may be swapped
 PLAUSIBLE = 300.0  # Hz; larger steps are not expected: bone, air and metal make 200 Hz at 3 T, slopes and noise add
@@ -114,7 +115,8 @@ def choose(found: Minima, values: np.ndarray, tables: Tables, spread: np.ndarray
     sheet, size = np.zeros(n_voxel, np.int64), np.zeros(n_voxel, np.int64)
     evidence, sure = np.zeros(n_voxel), np.zeros(n_voxel, bool)
     loops = _compiled("field_sheets.py")
-    loops.sheets(mine, other, gain, graph.beside, graph.step, graph.period, sheet, evidence, size)
+    bound = np.where(graph.cost >= BOUND, graph.step, 0.0)  # far neighbours need not swap together
+    loops.sheets(mine, other, gain, graph.beside, bound, graph.period, sheet, evidence, size)
     needed = needed_of(size)
     exchanged = _weighed(found, values, tables, spread, graph, (label, second), sheet, size, evidence, needed)
     swap = exchanged[sheet]
@@ -127,7 +129,7 @@ def choose(found: Minima, values: np.ndarray, tables: Tables, spread: np.ndarray
         part = np.where(changed, other, np.nan)
         own, held = np.zeros(n_voxel), np.zeros(n_voxel, bool)
         group = np.zeros(n_voxel, np.int64)
-        loops.sheets(mine, part, gain, graph.beside, graph.step, graph.period, group, own, size)
+        loops.sheets(mine, part, gain, graph.beside, bound, graph.period, group, own, size)
         loops.settled(mine, part, *bonds, PLAUSIBLE, group, own, needed_of(size), held)
         sure &= held
     # what its data speak against, and what is no minimum, is not sure whatever the neighbours say

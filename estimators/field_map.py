@@ -9,8 +9,8 @@ data.
 What it rests on, and where it ends: neighbours whose fields agree are likelier than neighbours with a step, by odds of
 exp(9). Steps of less than 300 Hz are plausible, and then a whole surface of them is one event: what lies beyond it is
 decided by its own data, or called ambiguous. Where a swap itself makes such a step (1/spacing less 434 Hz at 3 T, or
-217 Hz at 1.5 T) and true steps are as large, pieces of a few voxels may still join the wrong side and seem sure, a
-voxel in a thousand. Where a swap moves the field by less than the noise does (below 100 Hz), one minimum may be left,
+217 Hz at 1.5 T) and true steps are as large, pieces of a few voxels may still join the wrong side and seem sure, some
+voxels in a thousand. Where a swap moves the field by less than the noise does (below 100 Hz), one minimum may be left,
 and that of the noise: the fit's standard error says so. Three echoes leave R2* open: rates above 180 /s are not thought
 of.
 """
