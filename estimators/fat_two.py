@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from . import fat_exchange
-from .fat_exchange import WHOLE, Candidates, Exchange, Pairs, Steps
+from .fat_candidates import Candidates, noise_level
+from .fat_exchange import WHOLE, Exchange, Pairs, Steps
 from .fat_fit import WaterFatFit
 from .fat_start import demodulated, projected, projected_covariance
 from .fat_train import Train
@@ -109,7 +110,7 @@ def two_echoes(
 def _noise(s: np.ndarray, mask: np.ndarray, sigma: float | np.ndarray | None) -> np.ndarray:
     """Noise SD of each voxel of the mask: given, or read off the image."""
     if sigma is None:
-        found = np.full(len(s), fat_exchange.noise_level(s, mask))
+        found = np.full(len(s), noise_level(s, mask))
     else:
         found = np.broadcast_to(np.asarray(sigma, float), mask.size)[mask.ravel()]
     typical = float(np.median(np.abs(s))) if s.size else 0.0

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from bonemri import estimators, phantoms, simulator, validation
 from bonemri.errors import InputError
 from bonemri.estimators import Status, fat_exchange
-from bonemri.estimators.fat_exchange import Candidates, Pairs, Steps
+from bonemri.estimators.fat_candidates import Candidates, noise_level
+from bonemri.estimators.fat_exchange import Pairs, Steps
 from bonemri.estimators.fat_train import Train
 from bonemri.simulator import protocols, tissues, water_fat
 
@@ -434,9 +435,9 @@ def test_the_noise_of_an_image_is_found():
     rng = np.random.default_rng(1)
     pdff = 0.3 + smooth(rng, (64, 64), 8, 0.05)
     s = noisy(signal(pdff, 100.0, (OPPOSED, IN_PHASE)), 40, rng).reshape(-1, 2)
-    found = fat_exchange.noise_level(s, np.ones((64, 64), bool))
+    found = noise_level(s, np.ones((64, 64), bool))
     assert found == pytest.approx(1 / 40, rel=0.06)
-    assert fat_exchange.noise_level(s[:1], np.ones((1, 1), bool)) == 0.0
+    assert noise_level(s[:1], np.ones((1, 1), bool)) == 0.0
 
 
 # ---- three echoes
