@@ -136,11 +136,12 @@ def dixon_2pt(
     the region is settled, whatever its field. Elsewhere the one whose field is nearer to 0 is taken, and called
     ambiguous: pure water beside pure fat, a uniform phantom, a voxel alone.
 
-    `field_range` (Hz) says that the field lies within +- that, modulo 1/spacing: what would need another field is then
-    impossible, and where one of the two is left, it is taken without doubt. It must be less than a quarter of
-    1/spacing (217 Hz at 1.15 ms) to settle every region; evidence of 6 sigma against it leaves a region ambiguous.
     What the program cannot see is a phase of fat that differs from water's by more than its spectrum bears: about
     .16 rad at 1.15 and 2.3 ms, as by a pulse whose middle is told 60 us wrong.
+
+    `field_range`: the field lies within +- this (Hz), modulo 1/spacing. What would need another field is then
+    impossible, and where one of the two is left, it is taken without doubt, unless evidence of 6 sigma speaks against
+    it. Less than a quarter of 1/spacing (217 Hz at 1.15 ms) settles every region.
 
     The standard errors are those of water and fat in a known field; nothing is left to tell the noise by, so that they
     are NaN unless the noise SD is given. Other options as for `dixon`.
