@@ -288,8 +288,9 @@ def test_no_swap_on_islands_and_steps(kind, spacing, n, r2star):
         swaps, expected = told_but_swapped(scene, found)
         assert swaps <= expected + 3 * np.sqrt(expected) + 1
         # pieces at exactly 6 sigma miss 22 squares by 13 %, and hardly any at 8 do; small ones are near 6 for the most
-        # part, about 60 of them, of which 13 % have an SD of 4 %: two of that
-        assert count.needless <= (0.04 if size == "large" else 0.21) * count.told
+        # part, about 60 of them, of which 13 % have an SD of 4 %: two of that. Of the large ones a fifth is near 6 at
+        # most, and one piece in thirty is some 3 % of the voxels
+        assert count.needless <= (0.08 if size == "large" else 0.21) * count.told
 
 
 def islands_of_fat(times, snr, rng):
