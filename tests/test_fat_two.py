@@ -278,6 +278,18 @@ def test_evidence_against_the_range_is_told():
     assert ambiguous(estimators.dixon_2pt(data, sigma=0.02, field_range=150), pdff.shape).mean() > 0.9
 
 
+def test_a_phase_of_the_other_sign_is_remarked_upon():
+    """Conjugate data are those of the exchange in a field half a period off: only a range that is told contradicts."""
+    rng = np.random.default_rng(1)
+    times = (1.0e-3, 2.2e-3)
+    pdff = tissue(rng)
+    data = noisy(signal(pdff, smooth(rng, pdff.shape, 8, 20.0), times), 50, rng)
+    assert "remark" not in estimators.dixon_2pt(image(data, times), sigma=0.02).attrs
+    assert "other sign" in estimators.dixon_2pt(image(data.conj(), times), sigma=0.02).attrs["remark"]
+    told = estimators.dixon_2pt(image(data.conj(), times), sigma=0.02, field_range=150)
+    assert ambiguous(told, pdff.shape).mean() > 0.9
+
+
 @pytest.mark.parametrize("ppm", [-0.8, 0.8])
 def test_magnetism_of_fat_is_no_evidence(ppm):
     """Fat of another susceptibility makes a step of the field where its fraction steps: more than the exchange does."""
