@@ -214,19 +214,26 @@ def least_cut(misfit, beside, cost) -> float:
 
 @pytest.mark.parametrize("strength", [1.0, 4.0])
 def test_the_choice_is_the_minimum_cut_where_that_is_exact(strength):
-    """Noise of SD 3 about a weak image, bound weakly and strongly: 600 voxels, against the maximum flow."""
-    rng, shape = np.random.default_rng(6), (1, 20, 30)
+    """Noise of SD 3 about a weak image, bound weakly and strongly: 600 voxels, against the maximum flow.
+
+    Messages stop when little moves, not when their bound is proved: with strong bonds one image in ten ends above the
+    minimum, by a few per cent, where a patch of undecided voxels would have to turn together.
+    """
+    shape = (1, 20, 30)
     n = int(np.prod(shape))
     field = np.tile(np.array([0.0, 100.0], np.float32), (n, 1))
     image = np.where((np.mgrid[:20, :30][1] // 7) % 2 == 0, 1.0, -1.0).ravel()
-    difference = image + 3 * rng.normal(size=n)
-    misfit = np.stack([np.maximum(-difference, 0), np.maximum(difference, 0)], axis=1).astype(np.float32)
-    label, beside = settled(field, misfit, np.full(n, 2, np.int8), shape, cost=strength)
-    least = least_cut(misfit, beside, strength)
-    found = energy(label, field, misfit, beside, cost=strength)
-    assert found >= least - 0.2  # capacities are rounded to 5e-5, 2400 of them
-    assert found <= least + 2 * strength  # a voxel or two of equal rights, of 600
-    assert found < 0.98 * min(misfit[:, 0].sum(), misfit[:, 1].sum())
+    above = []
+    for seed in range(12):
+        difference = image + 3 * np.random.default_rng(seed).normal(size=n)
+        misfit = np.stack([np.maximum(-difference, 0), np.maximum(difference, 0)], axis=1).astype(np.float32)
+        label, beside = settled(field, misfit, np.full(n, 2, np.int8), shape, cost=strength)
+        least = least_cut(misfit, beside, strength)
+        found = energy(label, field, misfit, beside, cost=strength)
+        assert found >= least - 0.2  # capacities are rounded to 5e-5, 2400 of them
+        assert found < 1.1 * least and found < 0.98 * min(misfit[:, 0].sum(), misfit[:, 1].sum())
+        above.append(found > least + 2 * strength)  # a voxel or two of equal rights, of 600
+    assert sum(above) <= 4  # of 12 of which each is so with a chance of .1, more than 4 come once in 2000
 
 
 # ---- scenes ----------------------------------------------------------------------------------------------------------
