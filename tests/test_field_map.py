@@ -223,7 +223,7 @@ def test_the_choice_is_the_minimum_cut_where_that_is_exact(strength):
     n = int(np.prod(shape))
     field = np.tile(np.array([0.0, 100.0], np.float32), (n, 1))
     image = np.where((np.mgrid[:20, :30][1] // 7) % 2 == 0, 1.0, -1.0).ravel()
-    above = []
+    above, plain = [], []
     for seed in range(12):
         difference = image + 3 * np.random.default_rng(seed).normal(size=n)
         misfit = np.stack([np.maximum(-difference, 0), np.maximum(difference, 0)], axis=1).astype(np.float32)
@@ -231,9 +231,11 @@ def test_the_choice_is_the_minimum_cut_where_that_is_exact(strength):
         least = least_cut(misfit, beside, strength)
         found = energy(label, field, misfit, beside, cost=strength)
         assert found >= least - 0.2  # capacities are rounded to 5e-5, 2400 of them
-        assert found < 1.1 * least and found < 0.98 * min(misfit[:, 0].sum(), misfit[:, 1].sum())
+        assert found < 1.1 * least
+        plain.append(least > 0.98 * min(misfit[:, 0].sum(), misfit[:, 1].sum()))  # all of one kind
         above.append(found > least + 2 * strength)  # a voxel or two of equal rights, of 600
-    assert sum(above) <= 4  # of 12 of which each is so with a chance of .1, more than 4 come once in 2000
+    assert sum(above) <= 4  # of 12 of which each is so with a chance of .1, more than 4 come once in 200
+    assert sum(plain) <= 6
 
 
 # ---- scenes ----------------------------------------------------------------------------------------------------------
