@@ -105,9 +105,10 @@ def untold(count: int) -> float:
 
 def alone(count: int, edge: int = 128) -> float:
     """Voxels a second of the compiled fit with its covariances, from starts 3 Hz and 10 1/s off."""
-    from bonemri.estimators import fat_fit, solver
-    from bonemri.estimators.fat_start import demodulated, projected
-    from bonemri.estimators.fat_train import Train
+    from bonemri.estimators import solver
+    from bonemri.estimators.fat import fit as fat_fit
+    from bonemri.estimators.fat.start import demodulated, projected
+    from bonemri.estimators.fat.train import Train
     from bonemri.simulator import equations
 
     data = scan(1, edge).values.reshape(-1, TE.size)

@@ -1,6 +1,6 @@
 """Field map of water-fat MRI: swaps, speed, memory beside a peer's: `python benchmarks/field_map.py [SEED [SCENES]]`.
 
-Scenes of `bonemri.validation.field_scenes`, SNR 20, the ten-peak marrow fat, R2* 20 and 150 /s: `smooth` (a field of
+Scenes of `bonemri.validation.scenes.fields`, SNR 20, the ten-peak marrow fat, R2* 20 and 150 /s: `smooth` (a field of
 +-600 Hz over one body), `islands` (each at a field of its own within +-400 Hz; large, or small: up to 2.6 voxels in
 radius), `steps` (the same, a step of 200 Hz through each). Then anything that can be drawn: 1.5 to 7 T, 3 to 12 echoes
 1.0 to 1.9 ms apart, even or not, lines to volumes, lone voxels too. Counted are voxels nearer in field to a swap than
@@ -54,8 +54,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bonemri.validation import field_scenes
-from bonemri.validation.field_scenes import Scene, Tally
+from bonemri.validation.scenes import fields as field_scenes
+from bonemri.validation.scenes.fields import Scene, Tally
 
 SNR, N = 20.0, 128
 CASES = [(3.0, 0.8e-3, 6), (3.0, 1.1e-3, 6), (3.0, 1.15e-3, 8), (3.0, 1.2e-3, 6), (3.0, 1.5e-3, 6), (3.0, 1.9e-3, 6),
@@ -155,7 +155,7 @@ def best(work, repeats: int = 5) -> float:
 
 def ours_seconds(n_slice: int = 1) -> float:
     """Seconds for 128 x 128 x 6 and more slices, on one thread."""
-    from bonemri.estimators import field_map
+    from bonemri.estimators.field_map import solution as field_map
 
     data, mask, times, fat = volume(n_slice, N)
     before = os.environ.get("BONEMRI_THREADS")
@@ -170,7 +170,7 @@ def ours_seconds(n_slice: int = 1) -> float:
 
 def large() -> tuple[float, float]:
     """Seconds for 256 x 256 x 40 x 6 on the threads there are, and bytes of the whole process."""
-    from bonemri.estimators import field_map
+    from bonemri.estimators.field_map import solution as field_map
 
     data, mask, times, fat = volume(40, 256)
     seconds = best(lambda: field_map.solve(data, mask, times, fat), 1)
@@ -181,7 +181,7 @@ def large() -> tuple[float, float]:
 
 def mapped(scene: Scene) -> Tally:
     """What our map did on a scene; three echoes are given the noise, which they do not tell."""
-    from bonemri.estimators import field_map
+    from bonemri.estimators.field_map import solution as field_map
 
     sigma = scene.sigma if len(scene.times) == 3 else None
     found = field_map.solve(scene.data, scene.mask, scene.times, scene.fat, sigma=sigma)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bonemri import validation
-from bonemri.validation import figures, wording
-from bonemri.validation.style import INK, MUTED, columns, to_png
+from bonemri.validation.report import figures, wording
+from bonemri.validation.report.style import INK, MUTED, columns, to_png
 
 HERE = Path(__file__).parent
 METHODS = ("ivim", "ivim-segmented", "ivim-nnls", "ivim-bayes", "ivim-fat-aware")

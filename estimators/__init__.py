@@ -8,13 +8,13 @@ from importlib.metadata import entry_points
 
 from ..errors import InputError
 from .estimate import ENTRY_POINTS, Estimator, estimator
-from .fat import dixon, dixon_mixed
-from .fat_few import dixon_2pt, dixon_3pt
-from .fat_magnitude import dixon_magnitude
-from .perfusion import adc, ivim, ivim_segmented
-from .perfusion_bayes import ivim_bayes
-from .perfusion_fat import ivim_fat_aware
-from .perfusion_nnls import ivim_nnls
+from .fat.few_echoes import dixon_2pt, dixon_3pt
+from .fat.magnitude import dixon_magnitude
+from .fat.many_echoes import dixon, dixon_mixed
+from .perfusion.bayes import ivim_bayes
+from .perfusion.fat_aware import ivim_fat_aware
+from .perfusion.least_squares import adc, ivim, ivim_segmented
+from .perfusion.nnls import ivim_nnls
 from .status import Status
 
 FAT = (dixon, dixon_2pt, dixon_3pt, dixon_magnitude, dixon_mixed)

@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from bonemri import estimators, phantoms, simulator
-from bonemri.validation import agreement, discriminant, regions
+from bonemri.validation import regions
+from bonemri.validation.exhibits import agreement, discriminant
 
 # %%
 # The phantom brings its labels. Its trabeculae add R2' to the marrow between them: by static dephasing, so much.

@@ -8,7 +8,7 @@ from scipy import special, stats
 from bonemri import estimators
 from bonemri.errors import InputError
 from bonemri.estimators import Status
-from bonemri.estimators.perfusion_bayes import PRIOR, UNKNOWNS, Prior
+from bonemri.estimators.perfusion.bayes import PRIOR, UNKNOWNS, Prior
 from bonemri.simulator import equations
 
 B = np.array([0.0, 10, 20, 30, 50, 80, 100, 200, 400, 600, 800])

@@ -11,8 +11,8 @@ from bonemri.simulator import equations
 from bonemri.simulator.acquisition.events.timeline import Block, Repeat, Timeline, rf_spoiling, trapezoid
 from bonemri.simulator.engines import bloch, walkers
 from bonemri.simulator.engines.isochromats import Isochromats
-from bonemri.validation import departing, departing_pools, departures
-from bonemri.validation.style import to_svg
+from bonemri.validation.exhibits import departing, departing_pools, departures
+from bonemri.validation.report.style import to_svg
 
 EACH = [(name, panel) for name, panels in departures.PANELS.items() for panel in panels]
 

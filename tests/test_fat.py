@@ -9,9 +9,10 @@ from scipy.optimize import least_squares
 
 from bonemri import estimators, phantoms, simulator
 from bonemri.errors import InputError
-from bonemri.estimators import Status, fat_fit
-from bonemri.estimators.fat_fraction import FRACTIONS, Weights, fraction_of
-from bonemri.estimators.fat_train import Train
+from bonemri.estimators import Status
+from bonemri.estimators.fat import fit as fat_fit
+from bonemri.estimators.fat.fraction import FRACTIONS, Weights, fraction_of
+from bonemri.estimators.fat.train import Train
 from bonemri.simulator import cramer_rao_bound, equations, protocols, tissues, water_fat
 
 TE = np.array(protocols.dixon_marrow["TE"])

@@ -7,10 +7,10 @@ import xarray as xr
 from bonemri import estimators, phantoms, simulator
 from bonemri.errors import InputError
 from bonemri.estimators import Status
-from bonemri.estimators.fat_composition import triglyceride
-from bonemri.estimators.fat_gradient import slopes
-from bonemri.estimators.fat_start import projected, projected_covariance
-from bonemri.estimators.fat_train import Train
+from bonemri.estimators.fat.composition import triglyceride
+from bonemri.estimators.fat.gradient import slopes
+from bonemri.estimators.fat.start import projected, projected_covariance
+from bonemri.estimators.fat.train import Train
 from bonemri.simulator import cramer_rao_bound, equations, protocols, tissues, water_fat
 
 TE = np.array(protocols.dixon_marrow["TE"])

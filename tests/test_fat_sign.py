@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonemri import estimators
-from bonemri.estimators import fat_sign
-from bonemri.estimators.fat_train import Train
+from bonemri.estimators.fat import sign as fat_sign
+from bonemri.estimators.fat.train import Train
 from bonemri.simulator import tissues, water_fat
 
 TRAINS = {

@@ -9,8 +9,9 @@ import xarray as xr
 from bonemri import estimators, validation
 from bonemri.errors import InputError
 from bonemri.estimators.status import Status
-from bonemri.validation import claims, experiment, images, ladder, study, swaps
+from bonemri.validation import claims, experiment, ladder, study
 from bonemri.validation.defendant import outsider, registered
+from bonemri.validation.scenes import images, swaps
 from bonemri.validation.store import Store
 
 PROTOCOL = ladder.protocol_of("dixon_marrow")

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from bonemri import estimators, phantoms, simulator, validation
 from bonemri.errors import InputError
-from bonemri.estimators import Status, fat_exchange
-from bonemri.estimators.fat_candidates import Candidates, noise_level
-from bonemri.estimators.fat_exchange import Pairs, Steps
-from bonemri.estimators.fat_train import Train
+from bonemri.estimators import Status
+from bonemri.estimators.fat import exchange as fat_exchange
+from bonemri.estimators.fat.candidates import Candidates, noise_level
+from bonemri.estimators.fat.exchange import Pairs, Steps
+from bonemri.estimators.fat.train import Train
 from bonemri.simulator import protocols, tissues, water_fat
 
 OPPOSED, IN_PHASE = 1.15e-3, 2.30e-3

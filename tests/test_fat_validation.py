@@ -18,21 +18,9 @@ from bonemri.simulator import tissues
 from bonemri.simulator.engines import susceptibility
 from bonemri.simulator.model import cramer_rao_bound, information
 from bonemri.simulator.water_fat import WaterFat
-from bonemri.validation import (
-    agreement,
-    budget,
-    claims,
-    confounders,
-    derived,
-    discriminant,
-    experiment,
-    ladder,
-    regions,
-    reproducibility,
-    structure,
-    study,
-)
+from bonemri.validation import budget, claims, confounders, derived, experiment, ladder, regions, study
 from bonemri.validation.defendant import registered
+from bonemri.validation.exhibits import agreement, discriminant, reproducibility, structure
 from bonemri.validation.store import Store
 
 PROTOCOL = ladder.protocol_of("dixon_marrow")

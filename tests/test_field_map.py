@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from scipy import optimize, sparse, special
 
 from bonemri.errors import InputError
-from bonemri.estimators import field_candidates, field_choice, field_map
+from bonemri.estimators.field_map import candidates as field_candidates
+from bonemri.estimators.field_map import choice as field_choice
+from bonemri.estimators.field_map import solution as field_map
 from bonemri.simulator import kernels, tissues
 from bonemri.simulator.constants import PROTON
-from bonemri.validation import field_scenes
+from bonemri.validation.scenes import fields as field_scenes
 
 SNR = 20.0
 WATER = 5.048 - 0.01085 * 37  # ppm at 37 C
@@ -154,7 +156,7 @@ def test_a_common_phase_tells_more():
 
 
 def settled(field, misfit, count, shape, cost=3.0, reach=60.0, span=0.0):
-    loops = kernels.compiled(Path(field_map.__file__).with_name("field_labels.py"))
+    loops = kernels.compiled(Path(field_map.__file__).with_name("labels.py"))
     number = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
     beside = np.full((number.size, 6), -1, np.int32)
     loops.neighbours(number, beside)
@@ -369,7 +371,7 @@ def test_a_sheet_of_one_composition_is_fitted_as_one(common):
     field, weight = np.zeros((2, n)), rng.uniform(0.5, 2.0, n)
     field[1] = -30.0  # a poor start: the Gauss-Newton steps come nearer, and the power is not more
     explained = np.zeros((2, 1))
-    loops = kernels.compiled(Path(field_map.__file__).with_name("field_evidence.py"))
+    loops = kernels.compiled(Path(field_map.__file__).with_name("evidence.py"))
     loops.shared(data, field, weight, np.array([0, n]), times, fat, field_candidates.RATES, common, 0, 1, explained)
 
     def left(p):
@@ -390,10 +392,10 @@ def test_a_sheet_of_one_composition_is_fitted_as_one(common):
 
 def rim_only(truth, alternative, gain=0.0, plausible=300.0):
     """Whether a sheet in the middle of sure voxels, of no evidence of its own, is sure by its rim."""
-    loops = kernels.compiled(Path(field_map.__file__).with_name("field_sheets.py"))
+    loops = kernels.compiled(Path(field_map.__file__).with_name("sheets.py"))
     number = np.arange(truth.size, dtype=np.int32).reshape(1, *truth.shape)
     beside = np.full((truth.size, 6), -1, np.int32)
-    kernels.compiled(Path(field_map.__file__).with_name("field_labels.py")).neighbours(number, beside)
+    kernels.compiled(Path(field_map.__file__).with_name("labels.py")).neighbours(number, beside)
     mine, other = truth.ravel().astype(float), alternative.ravel().astype(float)
     sheet, size = np.zeros(truth.size, np.int64), np.zeros(truth.size, np.int64)
     evidence, sure = np.zeros(truth.size), np.zeros(truth.size, bool)
@@ -417,7 +419,7 @@ def test_a_step_on_one_side_is_no_evidence_unless_it_is_implausible():
 
 def test_a_sheet_joins_fields_with_fields():
     """Closer than a step, but one's field nearer to the other's alternative: no sheet of the two."""
-    loops = kernels.compiled(Path(field_map.__file__).with_name("field_sheets.py"))
+    loops = kernels.compiled(Path(field_map.__file__).with_name("sheets.py"))
     beside = np.full((2, 6), -1, np.int32)
     beside[0, 5], beside[1, 4] = 1, 0
     for field, other, one in (([0.0, 50.0], [92.0, 40.0], False), ([0.0, 50.0], [92.0, 140.0], True)):
@@ -750,7 +752,7 @@ def test_too_few_echoes():
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 assembly")
 def test_the_loops_over_lanes_are_vectorised():
     """An uncached compile multiplies in packed doubles."""
-    text = Path(field_map.__file__).with_name("field_minima.py").read_text()
+    text = Path(field_map.__file__).with_name("minima.py").read_text()
     text = text.replace("cache=True", "cache=False").replace("from ..", "from bonemri.")
     scope: dict = {"__name__": "loops_under_test"}
     exec(text, scope)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonemri.validation import field_scenes
-from bonemri.validation.field_scenes import Scene, Tally, distance, draw, scene, swapped, tally, wrapped
+from bonemri.validation.scenes import fields as field_scenes
+from bonemri.validation.scenes.fields import Scene, Tally, distance, draw, scene, swapped, tally, wrapped
 
 
 @settings(max_examples=25, deadline=None)

@@ -94,7 +94,7 @@ def test_fat_aware_is_exact_on_its_model():
 
 def test_nnls_spectrum_is_exact_on_its_own_grid():
     """Two diffusivities that lie on the grid, far apart: noise-free NNLS finds them and their amplitudes."""
-    from bonemri.estimators.perfusion_nnls import GRID
+    from bonemri.estimators.perfusion.nnls import GRID
 
     nodes = np.geomspace(*GRID)
     star, slow = nodes[np.searchsorted(nodes, (0.05, 0.5e-3))]
@@ -194,7 +194,7 @@ def test_compartments_are_named_by_their_diffusivity():
     assert (maps.D_star >= maps.D).all()
     mirrored = {**truth, "f": 1 - truth["f"], "D_star": truth["D"], "D": truth["D_star"]}
     np.testing.assert_allclose(IVIM.signal(mirrored, {"b": B}), IVIM.signal(truth, {"b": B}), rtol=1e-12)
-    from bonemri.estimators.perfusion import fit_ivim
+    from bonemri.estimators.perfusion.least_squares import fit_ivim
 
     # where the bounds forbid the exchange, the fit stands within them and says that it is ambiguous
     bounds = {"D": (2e-3, 0.3), "D_star": (1e-4, 2e-3)}
@@ -262,7 +262,7 @@ def test_fat_aware_limit_of_D(marrow):
 def test_fat_aware_sensitivity_to_suppression(marrow):
     """20 % more or less residual fat than told moves D one way or the other, by less than leaving fat out does."""
     block, scan = marrow
-    from bonemri.estimators.perfusion_fat import _residual
+    from bonemri.estimators.perfusion.fat_aware import _residual
 
     left = _residual(protocols.ivim_marrow.fat_suppression, "fat_marrow")
     told = {

@@ -13,8 +13,9 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bonemri.errors import InputError
-from bonemri.validation import curves, figures, heat, report, style, wording
-from bonemri.validation.panels import regression
+from bonemri.validation.report import curves, figures, heat, style, wording
+from bonemri.validation.report import page as report
+from bonemri.validation.report.panels import regression
 from bonemri.validation.trial import COLUMNS, Judgement, Table, Trial
 
 NAMES = ("adc", "ivim", "ivim-bayes")

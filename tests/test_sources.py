@@ -14,7 +14,7 @@ import bonemri
 from bonemri import estimators
 from bonemri.simulator import equations
 from bonemri.simulator.acquisition import protocols
-from bonemri.validation.wording import pretty
+from bonemri.validation.report.wording import pretty
 
 HOME = Path(bonemri.__file__).parent
 FLOORS = ("simulator", "phantoms", "estimators", "validation")

@@ -21,8 +21,8 @@ from . import ladder
 from .confounders import Setting
 from .defendant import Defendant
 from .experiment import Plan
-from .panels import row_of_axes
-from .style import INK, RULE, SERIES, Cells, label, legend, number, printed, select
+from .report.panels import row_of_axes
+from .report.style import INK, RULE, SERIES, Cells, label, legend, number, printed, select
 
 TOGETHER, NONE = "all together", "none of them"
 TEXTS, NUMBERS = ("study", "estimator", "entry", "quantity"), ("truth", "predicted", "found", "gap", "se", "n")

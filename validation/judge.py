@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics, prior, swaps
+from . import metrics, prior
 from .claims import OVER_PRIOR, Claim
 from .defendant import Defendant
 from .metrics import Evidence
+from .scenes import swaps
 from .trial import COLUMNS, Judgement, Table
 
 Record = dict[str, Any]

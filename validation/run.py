@@ -18,12 +18,13 @@ import xarray as xr
 
 from .. import estimators
 from ..errors import InputError
-from . import budget, confounders, exhibits, experiment, judge, prior, swaps
+from . import budget, confounders, exhibits, experiment, judge, prior
 from . import study as studies
 from .claims import Sheet
 from .defendant import Defendant, outsider, registered
 from .ladder import protocol_of
 from .metrics import LEVELS
+from .scenes import swaps
 from .store import Store, sources_digest
 from .study import Study
 from .trial import Trial, make_folder

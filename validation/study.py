@@ -15,8 +15,8 @@ from typing import Any
 from ..errors import InputError
 from ..simulator import tissues
 from .claims import RUNGS, SHOWN
-from .images import Images
-from .images import read as read_images
+from .scenes.images import Images
+from .scenes.images import read as read_images
 
 FOLDER = Path(__file__).parent / "studies"
 _STUDY = {"name", "title", "modality", "phantom", "tissue", "protocol", "field", "seed", "estimators", "subjects",

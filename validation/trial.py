@@ -187,7 +187,7 @@ class Trial:
         InputError
             When the folder cannot be written.
         """
-        from .report import write_page
+        from .report.page import write_page
 
         folder = make_folder(folder)
         self.table.write_csv(folder / "results.csv")

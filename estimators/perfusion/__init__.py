@@ -1,0 +1,1 @@
+"""Diffusion weighting: perfusion fraction and diffusivities from b-values."""

@@ -1,0 +1,1 @@
+"""The page of a trial: figures, tables and sentences made from its numbers."""

@@ -1,0 +1,1 @@
+"""Images of a known field on which water may be taken for fat."""
