@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bonemri import cli, estimators, explained, phantoms, simulator
+from bonemri import cli, estimators, phantoms, simulator
+from bonemri.cli import explained
 from bonemri.simulator import equations, files, nifti, sequences
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.model import cramer_rao_bound
