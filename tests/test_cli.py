@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from bonemri import cli, estimators, phantoms, simulator
-from bonemri.cli import explained
+from bonemri.cli import explained, verbs
 from bonemri.simulator import equations, files, nifti, sequences
 from bonemri.simulator.acquisition.scanner import Scanner
 from bonemri.simulator.model import cramer_rao_bound
@@ -143,7 +143,7 @@ def test_each_confounder_is_one_set(rung, settings):
     Path("mine.toml").write_text(as_toml(protocol))
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     assert cli.run(["simulate", "mine.toml", "--phantom", "marrow_block", "--rung", rung, *sets]) == 0
-    faults = {name: settings.pop(name) for name in cli.SCANNER_FAULTS if name in settings}
+    faults = {name: settings.pop(name) for name in verbs.SCANNER_FAULTS if name in settings}
     scanner = Scanner(**faults) if faults else None
     expected = simulator.scan(phantoms.marrow_block(), protocol, rung=rung, scanner=scanner, **settings)
     found = files.read("mine.nc", encoding="echo")
