@@ -210,6 +210,8 @@ def simulate(
         )
         files.write_scan(found, place)
     print(f"wrote {target}")
+    if "folded" in found.attrs:
+        print(found.attrs["folded"])
 
 
 @app.command(cls=_Verb)
