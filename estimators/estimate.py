@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -366,9 +367,24 @@ def _sigma(sigma: float | np.ndarray | xr.DataArray | None, image: _Image) -> fl
 
 
 def estimator(**declared: Any) -> Callable[[Core], Estimator]:
-    """Declare a core as an `Estimator`; the keywords are its fields."""
+    """Declare a core as an `Estimator`; the keywords are its fields. What the core says of itself, it says too."""
 
     def wrap(core: Core) -> Estimator:
-        return Estimator(core=core, **declared)
+        made = Estimator(core=core, **declared)
+        object.__setattr__(made, "__doc__", _told(made))
+        return made
 
     return wrap
+
+
+def _told(made: Estimator) -> str:
+    """What `help` says of an estimator: the words of its core, and what it is called with."""
+    unit = _UNITS.get(made.encoding, ("",))[0]
+    settings = {q.name for q in made.model.settings} & {"TR", "field_strength"}
+    stated = f", with {' and '.join(sorted(settings))} as coordinates or attributes" if settings else ""
+    options = "".join(f", {name}={value!r}" for name, value in made.options.items())
+    call = f"{made.name.replace('-', '_')}(scan, mask=None, sigma=None, intervals=False{options})"
+    scan = f"`scan` is a DataArray of any voxel dimensions and `{made.encoding}` with its coordinate ({unit}){stated}."
+    parts = (made.title + ".", inspect.cleandoc(made.core.__doc__ or ""), textwrap.fill(call, 110),
+             textwrap.fill(f"{scan} See `Estimator.__call__`.", 110), f"Source: {made.source}.")  # fmt: skip
+    return "\n\n".join(part for part in parts if part)

@@ -326,3 +326,11 @@ def test_wrong_calls_are_told_in_one_line(noisy, what):
     with pytest.raises(InputError, match=message) as told:
         estimators.get(name)(change(noisy), **arguments)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("method", estimators.registry.values(), ids=lambda method: method.name)
+def test_help_of_an_estimator_tells_what_it_is_called_with(method):
+    text = method.__doc__
+    assert method.title in text and method.source in text
+    assert all(f"{name}=" in text.replace("\n", " ") for name in method.options)
+    assert f"`{method.encoding}` with its coordinate" in text.replace("\n", " ")
