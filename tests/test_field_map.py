@@ -753,7 +753,7 @@ def test_too_few_echoes():
 def test_the_loops_over_lanes_are_vectorised():
     """An uncached compile multiplies in packed doubles."""
     text = Path(field_map.__file__).with_name("minima.py").read_text()
-    text = text.replace("cache=True", "cache=False").replace("from ..", "from bonemri.")
+    text = text.replace("cache=True", "cache=False").replace("from ...", "from bonemri.")
     scope: dict = {"__name__": "loops_under_test"}
     exec(text, scope)
     assembly = scope["minima"].inspect_asm(scope["minima"].signatures[0])
