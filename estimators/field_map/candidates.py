@@ -16,11 +16,14 @@ from ...errors import InputError
 from ...simulator import kernels, threads
 
 RATES = 60.0 * np.expm1(np.linspace(0.0, np.log(11.0), 8))  # 1/s, 0 to 600: closer where tissue is
+FAST = 60.0 * np.expm1(np.linspace(0.0, np.log1p(2000.0 / 60.0), 12))  # 1/s, to the bound of the fit; for few voxels
+EDGE = 400.0  # 1/s; a minimum at this rate and above, where the first grid ends, may belong to a faster one
 SLOW = 180.0  # 1/s; of three echoes, which leave R2* open, faster rates are not considered
 NODES = 12  # of the grid for each turn of the fastest term: the expansion about a node is then good to 1e-4 of a term
 ROOM = 5  # minima kept of each voxel
 CAP = 30.0  # a minimum this much worse (in -log likelihood) than the best is not considered: 7.7 sigma
 MERGED = 1.3  # turns of the fat against the water over the echoes, as seen: below, the minima of a swap may be one
+LASTS = np.sqrt(3.0)  # over R: an even train of this length spreads in time as exp(-R t) squared does, by 1/(2 R)
 
 
 def rates_of(grid: np.ndarray | None, n_point: int) -> np.ndarray:
@@ -113,7 +116,8 @@ def _turn(psi: np.ndarray, omega: np.ndarray) -> np.ndarray:
 class Minima:
     """Minima (voxel, candidate), least residual first, and how many each voxel has.
 
-    Where `slope` (voxel,), the second is no minimum: see `swapped_too`.
+    Where `slope` (voxel,), the second is no minimum: see `swapped_too`. Where `fast` (voxel,), they are those over the
+    rates `FAST`: see `faster`.
     """
 
     field: np.ndarray
@@ -121,13 +125,14 @@ class Minima:
     r2star: np.ndarray
     count: np.ndarray
     slope: np.ndarray
+    fast: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray, tables: Tables) -> Minima:
         """Of the echoes of voxels, (voxel, point)."""
         n_voxel = len(values)
         field, residual, r2star = (np.zeros((n_voxel, ROOM), np.float32) for _ in range(3))
-        out = cls(field, residual, r2star, np.zeros(n_voxel, np.int64), np.zeros(n_voxel, bool))
+        out = cls(field, residual, r2star, np.zeros(n_voxel, np.int64), *np.zeros((2, n_voxel), bool))
         threads.each_block(
             n_voxel,
             partial(out._block, kernels.compiled(Path(__file__).with_name("minima.py")).minima, values, tables),
@@ -149,17 +154,36 @@ class Minima:
             mine[first:last] = theirs
         self.count[first:last] = count
 
-    def swapped_too(self, values: np.ndarray, tables: Tables, spread: np.ndarray) -> None:
+    def faster(self, values: np.ndarray, tables: Tables, spread: np.ndarray | float) -> None:
+        """Find the minima again over `tables`, in place, where the rate of one that counts is at the end of the grid.
+
+        Beyond it a minimum has no candidate, and what is left of it at the end loses to a swap's. By a `spread` of 0,
+        of noise that is not known yet, the best minimum alone counts.
+        """
+        ends = (self.r2star >= EDGE) & (self.residual <= self.residual[:, :1] + 2 * CAP * np.reshape(spread, (-1, 1)))
+        ends &= np.arange(ROOM) < self.count[:, None]
+        again = np.flatnonzero(ends.any(axis=1) & ~self.fast)
+        if again.size:
+            found = Minima.of(values[again], tables)
+            self.field[again], self.residual[again], self.r2star[again] = found.field, found.residual, found.r2star
+            self.count[again], self.fast[again] = found.count, True
+
+    def swapped_too(self, values: np.ndarray, tables: Tables, spread: np.ndarray, fast: bool = False) -> None:
         """Give the voxels without a second minimum the swap of their first, in place, where it fits.
 
-        Where a swap moves the field by little, the two minima run into one, and the truth may lie on its slope.
+        Where a swap moves the field by little, the two minima run into one, and the truth may lie on its slope. So it
+        is where the signal has decayed before water and fat have turned: `LASTS`. Of the
+        voxels that are `fast`, or of the others.
         """
         seen = np.abs(np.exp(-2j * np.pi * np.multiply.outer(tables.psi, tables.times)) @ tables.fat)
         shift = float(tables.psi[seen.argmax()])
-        if not 0 < abs(shift) * (tables.times[-1] - tables.times[0]) < MERGED:
+        if shift == 0:
             return
+        lasts = tables.times[-1] - tables.times[0]
+        merged = abs(shift) * np.minimum(lasts, LASTS / np.maximum(self.r2star[:, 0], 1.0)) < MERGED
         most = self.residual[:, 0] + 2 * CAP * spread
-        alone = np.flatnonzero((self.count > 0) & ((self.count == 1) | (self.residual[:, 1] > most)))
+        lone = (self.count > 0) & ((self.count == 1) | (self.residual[:, 1] > most))
+        alone = np.flatnonzero(lone & merged & (self.fast == fast))
         for start in range(0, len(alone), threads.BLOCK):
             some = alone[start : start + threads.BLOCK]
             for way in (shift, -shift):

@@ -9,6 +9,7 @@ where no step of the field is likely; or not, and is then called ambiguous.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...simulator import kernels, threads
-from .candidates import CAP, ROOM, Minima, Tables
+from .candidates import CAP, FAST, ROOM, Minima, Tables
 
 STEP_COST, STEP = 9.0, 60.0  # of neighbours whose fields differ by STEP (Hz) and more: odds of a jump, exp(-9)
 BOUND = 1.0  # cost of a step above which neighbours are of one sheet: slices up to nine times as far as columns
@@ -184,7 +185,9 @@ def _weighed(
     if not asked.any():
         return exchanged
     voxels = np.flatnonzero(asked[sheet])
-    voxels = voxels[np.argsort(sheet[voxels], kind="stable")]
+    quick = np.zeros(len(sheet), bool)  # sheets with a voxel whose rate may be beyond the first grid: they come first
+    quick[sheet[voxels[found.fast[voxels]]]] = True
+    voxels = voxels[np.lexsort((sheet[voxels], ~quick[sheet[voxels]]))]
     begin = np.flatnonzero(np.diff(sheet[voxels], prepend=-1))
     first = sheet[voxels[begin]]
     weight = 1.0 / spread[voxels]
@@ -196,10 +199,14 @@ def _weighed(
     common = tables.common
     edges = np.append(begin, len(voxels))
 
-    def work(a: int, b: int) -> None:
-        shared(part, field, weight, edges, tables.times, tables.fat, tables.rates, common, a, b, explained)
+    def work(rates: np.ndarray, start: int, a: int, b: int) -> None:
+        shared(
+            part, field, weight, edges, tables.times, tables.fat, rates, common, start + a, start + b, explained
+        )  # fmt: skip
 
-    threads.each_block(len(first), work, 64)
+    n_quick = int(quick[first].sum())
+    for rates, start, stop in ((FAST, 0, n_quick), (tables.rates, n_quick, len(first))):
+        threads.each_block(stop - start, partial(work, rates, start), 64)
     power = np.add.reduceat((part.real**2 + part.imag**2).sum(axis=1) * weight, begin)
     more = power - explained - np.add.reduceat(left * weight, begin, axis=1)  # misfit of one composition over many
     freedom = ((1 if common else 2) + (len(tables.rates) > 1)) * (size[first] - 1)

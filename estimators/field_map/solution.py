@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
-from .candidates import Minima, Tables, rates_of
+from .candidates import FAST, Minima, Tables, rates_of
 from .choice import Graph, choose
 
 TYPICAL = np.array([40.0])  # 1/s; tells the noise of three echoes
@@ -95,8 +95,8 @@ def solve(
     common_phase : bool
         Whether water and fat have one phase.
     r2star_grid : (rate,), optional
-        1/s, rising; 0 to 600 in eight steps (three echoes, which leave R2* open: to 180, about 40 where data and
-        neighbours do not decide).
+        1/s, rising; 0 to 600 in eight steps, and where those end too early 0 to 2000 in twelve (three echoes, which
+        leave R2* open: to 180, about 40 where data and neighbours do not decide).
     voxel_size : (3,), optional
         Along z, y, x, in any unit: neighbours that are farther apart bind less. Cubes without it.
     sigma : float or (z, y, x) array, optional
@@ -128,6 +128,9 @@ def solve(
     values = data[inside]
     tables = Tables.of(times, fat, rates, common_phase, reach)
     found = Minima.of(values, tables)
+    beyond = Tables.of(times, fat, FAST, common_phase, reach) if r2star_grid is None and len(times) > 3 else None
+    if beyond is not None:
+        found.faster(values, beyond, 0.0)
     power = (values.real**2 + values.imag**2).sum(axis=1)
     again = noise is None and freedom > 0
     if noise is None:
@@ -136,7 +139,11 @@ def solve(
         typical = found if freedom > 0 else Minima.of(values, Tables.of(times, fat, TYPICAL, common_phase, reach))
         least = float(np.median(power)) / len(times) / MAX_SNR**2
         noise = float(np.sqrt(max(_variance(typical.residual[:, 0], max(freedom, 1)), least)))
-    found.swapped_too(values, tables, np.broadcast_to(noise, mask.shape)[inside] ** 2)
+    spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
+    if beyond is not None:
+        found.faster(values, beyond, spread)
+        found.swapped_too(values, beyond, spread, fast=True)
+    found.swapped_too(values, tables, spread)
     while True:
         spread = np.broadcast_to(noise, mask.shape)[inside] ** 2
         expected = 2 * len(times)
