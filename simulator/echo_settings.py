@@ -1,7 +1,7 @@
 """What the sidecars of a multi-echo scan say of it: echo times, field strength, repetition time, flip angle.
 
-What cannot be meant is told: times in ms, angles in rad, fields in MHz, echoes that are equal, and images whose echoes
-are others than those of their phase.
+What cannot be meant is told: times in ms, angles in rad, fields in MHz, echoes that are equal, images whose echoes are
+others than those of their phase, and a protocol that contradicts the sidecar: neither goes before the other.
 """
 
 from __future__ import annotations
@@ -35,8 +35,19 @@ LONGEST_REPETITION = 20.0
 SMALLEST_ANGLE = 0.8
 """Degrees: a smaller flip angle was given in rad (46 degrees are 0.8 rad)."""
 
-SAME_FIELD = 0.01
-"""Part by which the field that a sidecar states and that of its frequency may differ: 3 T is often 2.89 T."""
+SAME_FIELD = 0.05
+"""Part by which the nominal field of a scanner and that of its frequency may differ: 3 T is often 2.89 T."""
+
+EXACT_FIELD = 1e-3
+"""Part beyond which the two are told apart in words: .4 Hz of fat at 3 T."""
+
+ROUNDED_TIME, ROUNDED = 1e-5, 0.01
+"""Seconds, and part of a TR or a flip angle, by which headers round: what differs by less is the same."""
+
+AFTER_SPIN_ECHO = "echo times of 0 or less taken as times after a spin echo"
+
+FROM_PULSE, FROM_SPIN_ECHO = ("echo",), ("time",)
+"""Columns of a protocol that are echo times."""
 
 CONSTANTS = {"MagneticFieldStrength": "field_strength", "RepetitionTime": "TR", "FlipAngle": "flip_angle"}
 
@@ -45,7 +56,10 @@ SIDECAR_NAMES = {"TE": "EchoTime", **{name: field for field, name in CONSTANTS.i
 
 
 def of_sidecars(single: list[Path], protocol: Protocol | None, volumes: int, told: list[str]) -> dict[str, Any]:
-    """Echo times and the constants of the sidecars: ``echo`` (echo,), ``field_strength``, ``TR``, ``flip_angle``."""
+    """Echo times and the constants of the sidecars: ``echo`` (echo,), ``field_strength``, ``TR``, ``flip_angle``.
+
+    The echo times of the protocol where the sidecars have none; what both state must be the same.
+    """
     places = [nifti.beside(file, ".json") for file in single]
     contents = [nifti.read_json(place) if place.exists() else {} for place in places]
     found: dict[str, Any] = {}
@@ -64,21 +78,92 @@ def of_sidecars(single: list[Path], protocol: Protocol | None, volumes: int, tol
         raise InputError(f"{places[0]}: MagneticFieldStrength is {found['field_strength']:g}; it must be in T, as 3.0")
     _compare_frequency(contents[0], found, told)
     echo = _echo_times(places, contents, volumes)
-    if echo is None and protocol is not None and "echo" in protocol.table:
-        echo = np.array(protocol.table["echo"])
-        if echo.size != volumes:
-            raise InputError(f"protocol {protocol.name} has {echo.size} echoes and {single[0]} has {volumes} images; "
-                             "there must be one an image")  # fmt: skip
+    if protocol is not None:
+        _check_agreement(places[0], found, protocol)
+        echo = _settled_times(places[0], single[0], echo, protocol, volumes, told)
     if echo is None:
         absent = "is missing" if not places[0].exists() else "has no EchoTime"
         raise InputError(f"{single[0]} does not say its echo times: {places[0]} {absent}; it must hold EchoTime, a "
                          f"list of {volumes} times (s), or give them with --protocol")  # fmt: skip
+    if (echo <= 0).any():
+        _check_spin_echo(places[0], contents[0], found, echo)
+        told.append(AFTER_SPIN_ECHO)
     found["echo"] = echo
     return found
 
 
+def _check_spin_echo(place: Path, content: dict[str, Any], found: dict[str, Any], echo: np.ndarray) -> None:
+    """Refuse times of 0 or less of a gradient echo, which is never read before its pulse, but is of spin echoes."""
+    kind = str(content.get("ScanningSequence", "")).upper()
+    angle = math.degrees(found.get("flip_angle", math.pi / 2))
+    if "GR" in kind and "SE" not in kind:
+        why = f"ScanningSequence is {content['ScanningSequence']!r}"
+    elif angle < LARGE_ANGLE:
+        why = f"FlipAngle is {angle:g} degrees"
+    else:
+        return
+    raise InputError(f"{place}: EchoTime has {echo.min():g}, and {why}: times of a gradient echo must be positive (s); "
+                     "0 and less are times after a spin echo")  # fmt: skip
+
+
+def _check_agreement(place: Path, found: dict[str, Any], protocol: Protocol) -> None:
+    """Refuse a protocol whose field, TR or flip angle is another than that of the sidecar."""
+    rows = (("field_strength", "MagneticFieldStrength", 1.0, "T", SAME_FIELD),
+            ("TR", "RepetitionTime", 1.0, "s", ROUNDED),
+            ("flip_angle", "FlipAngle", 180 / math.pi, "degrees", ROUNDED))  # fmt: skip
+    for name, field, factor, unit, within in rows:
+        if name not in found or name not in protocol or np.ndim(protocol[name]):
+            continue
+        own, theirs = found[name] * factor, float(protocol[name]) * factor
+        if abs(own - theirs) > within * max(own, theirs):
+            raise InputError(_contradiction(place, field, f"{own:.4g} {unit}", protocol, f"{theirs:.4g} {unit}"))
+
+
+def _settled_times(
+    place: Path, image: Path, echo: np.ndarray | None, protocol: Protocol, volumes: int, told: list[str]
+) -> np.ndarray | None:
+    """The times of the sidecar and of the protocol, whichever has any; refused where they differ.
+
+    A protocol of times after a spin echo may stand beside a sidecar that counts from the pulse: the spin echo's TE
+    lies between the two.
+    """
+    column = next((name for name in (*FROM_PULSE, *FROM_SPIN_ECHO) if protocol.encoding == name), None)
+    if column is None:
+        return echo
+    theirs = np.array(protocol.table[column])
+    if echo is None:
+        if theirs.size != volumes:
+            raise InputError(f"protocol {protocol.name} has {theirs.size} echoes and {image} has {volumes} images; "
+                             "there must be one an image")  # fmt: skip
+        if column in FROM_SPIN_ECHO and (theirs > 0).all():
+            told.append("echo times counted from a spin echo")
+        return theirs
+    if _same_times(echo, theirs):
+        return echo
+    if column in FROM_SPIN_ECHO and "TE" in protocol.constants:
+        TE = protocol.constants["TE"]
+        if _same_times(echo, theirs + TE):
+            told.append(f"echo times counted from the spin echo at {TE:g} s")
+            return echo - TE
+    own, other = (", ".join(f"{time:g}" for time in times) + " s" for times in (echo, theirs))
+    raise InputError(_contradiction(place, "EchoTime", own, protocol, other))
+
+
+def _same_times(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.size == other.size and bool((np.abs(np.sort(one) - np.sort(other)) <= ROUNDED_TIME).all())
+
+
+def _contradiction(place: Path, field: str, own: str, protocol: Protocol, theirs: str) -> str:
+    return (
+        f"{place}: {field} is {own}, and {theirs} in protocol {protocol.name}; which is right is for you to say: "
+        f"correct {field} in the sidecar or leave it out there, or give a protocol that fits the scan"
+    )
+
+
 def check_echoes(scan: xr.DataArray, where: str) -> None:
-    """Refuse echo times that cannot be meant: in ms, equal, not positive; and a field or a TR of another unit.
+    """Refuse echo times that cannot be meant: in ms or us, equal, not finite.
+
+    Times after a spin echo may be 0 or less.
 
     Raises
     ------
@@ -87,11 +172,14 @@ def check_echoes(scan: xr.DataArray, where: str) -> None:
     """
     echo = np.asarray(scan["echo"].values, float)
     listed = ", ".join(f"{t:g}" for t in echo)
-    if not (np.isfinite(echo).all() and (echo > 0).all()):
-        raise InputError(f"{where}: the echo times are {listed} s; each must be a positive number")
-    if echo.max() > LONGEST_ECHO:
-        raise InputError(f"{where}: the echo times are {listed} s; given in ms? They must be in s, such as "
-                         f"{echo[0] / 1000:g}")  # fmt: skip
+    if not np.isfinite(echo).all():
+        raise InputError(f"{where}: the echo times are {listed} s; each must be a finite number")
+    if np.abs(echo).max() > LONGEST_ECHO:
+        # in ms none would be so long that even as ms it lasts beyond the longest echo
+        unit, parts = ("us", 1e6) if np.abs(echo).max() > 1e3 * LONGEST_ECHO else ("ms", 1e3)
+        example = next(time for time in echo if time != 0) / parts
+        raise InputError(f"{where}: the echo times are {listed} s; given in {unit}? They must be in s, such as "
+                         f"{example:g}")  # fmt: skip
     # two times of one echo are further apart than any header rounds
     if echo.size > 1 and np.diff(np.sort(echo)).min() < 1e-6:
         raise InputError(f"{where}: the echo times are {listed} s; two of them are equal: each echo must have its own "
@@ -107,7 +195,7 @@ def check_second(single: list[Path], second: str | os.PathLike[str], echo: np.nd
     contents = [nifti.read_json(place) if place.is_file() else {} for place in places]
     stated = [content.get("EchoTime") for content in contents]
     times = stated[0] if len(stated) == 1 and isinstance(stated[0], list) else stated
-    numbers = [nifti.positive(time) for time in times]
+    numbers = [nifti.finite(time) for time in times]
     wrong = [n for n, time in enumerate(numbers) if time is not None and abs(time - echo[n]) > 1e-6] \
         if len(numbers) == echo.size > 1 else []  # fmt: skip
     if wrong:
@@ -150,9 +238,9 @@ def _echo_times(places: list[Path], contents: list[dict[str, Any]], volumes: int
 
 def _times(place: Path, stated: Any) -> np.ndarray:
     listed = stated if isinstance(stated, list) else [stated]
-    times = [nifti.positive(time) for time in listed]
+    times = [nifti.finite(time) for time in listed]
     if not times or None in times:
-        raise InputError(f"{place}: EchoTime is {repr(stated)[:80]}; it must be a list of positive numbers (s)")
+        raise InputError(f"{place}: EchoTime is {repr(stated)[:80]}; it must be a list of numbers (s)")
     return np.array(times, float)
 
 
@@ -168,19 +256,28 @@ def _constant(place: Path, field: str, content: dict[str, Any]) -> float:
 
 
 def _compare_frequency(content: dict[str, Any], found: dict[str, Any], told: list[str]) -> None:
-    """Take the field from the scanner's frequency (MHz) where it is not stated; else say where the two disagree."""
+    """Take the field from the scanner's frequency (MHz), where it is near the nominal one or that is not stated.
+
+    Fat turns at the frequency that was measured: a magnet of nominal 3 T may have 2.89 T. Farther apart the two are at
+    odds, and a word says so.
+    """
     frequency = nifti.positive(content.get("ImagingFrequency"))
-    if frequency is None or content.get("ImagedNucleus", "1H") != "1H":
+    if frequency is None or content.get("ImagedNucleus") not in (None, "1H"):
         return
     field = frequency * 1e6 / GYROMAGNETIC["1H"]
     if "field_strength" not in found:
         if FIELD.low < field < FIELD.high:
             found["field_strength"] = field
             told.append(f"field strength of {field:.4g} T from ImagingFrequency")
-    elif abs(field / found["field_strength"] - 1) > SAME_FIELD:
-        told.append(
-            f"field strength of {found['field_strength']:g} T as stated, though ImagingFrequency says {field:.4g}"
-        )
+        return
+    nominal = found["field_strength"]
+    apart = abs(field / nominal - 1)
+    if apart > SAME_FIELD:
+        told.append(f"field strength of {nominal:g} T as stated, though ImagingFrequency says {field:.4g}")
+        return
+    found["field_strength"] = field
+    if apart > EXACT_FIELD:
+        told.append(f"field strength of {field:.4g} T from ImagingFrequency, stated as {nominal:g} T")
 
 
 def _check_repetition(place: Path, found: dict[str, Any]) -> None:

@@ -330,8 +330,8 @@ def read(
     bval : path, optional
         The b-values of a NIfTI (s/mm2); the ``.bval`` file beside it where not given.
     protocol : Protocol, optional
-        Gives echo time, repetition time and field strength, before the sidecar; and the b-values or echo times, where
-        the file has none.
+        Gives echo time, repetition time and field strength, before the sidecar of a diffusion series; beside a
+        multi-echo NIfTI what its sidecar does not state. And the b-values or echo times, where the file has none.
     conjugate : bool
         Complex data whose phase turns the other way.
 
@@ -364,6 +364,7 @@ def read(
         scan = scan.conj().assign_attrs(scan.attrs)
     if echoes and "echo" in scan.coords:
         multi_echo.check_echoes(scan, str(path))
+        multi_echo.check_magnitudes(scan.values, path)
     if protocol is None:
         return scan
     own = "rung" in scan.attrs

@@ -16,14 +16,14 @@ from ..errors import InputError
 from . import files, nifti, phase_units
 from .acquisition.settings import FIELD, SETTINGS
 from .echo_files import WHAT, of_set, part_of
-from .echo_settings import SIDECAR_NAMES, check_echoes, check_second, of_sidecars
+from .echo_settings import FROM_SPIN_ECHO, SIDECAR_NAMES, check_echoes, check_second, of_sidecars
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from .acquisition import Protocol
 
-__all__ = ["ENCODINGS", "SIDECAR_NAMES", "check_echoes", "inputs", "read"]
+__all__ = ["ENCODINGS", "SIDECAR_NAMES", "check_echoes", "check_magnitudes", "inputs", "read"]
 
 MOSTLY = 0.05
 """Part of the voxels that may be negative in a magnitude, as interpolation leaves them; of a real part it is half."""
@@ -49,15 +49,16 @@ def read(
         The phase of a magnitude (rad), or the imaginary part where the names say ``part-real`` and ``part-imag`` (BIDS)
         or ``_real`` and ``_imaginary`` (dcm2niix).
     protocol : Protocol, optional
-        Its constants come before those of the sidecar; its echo times are used where the sidecar has none.
+        Gives what the sidecar does not state; what both state must be the same. One of times after a spin echo
+        names the last dimension ``time``, as our own scans do.
     conjugate : bool
         For a scanner whose phase turns the other way: here the main fat peak turns as exp(-i 2 pi 434 Hz t) at 3 T.
 
     Returns
     -------
     DataArray
-        (z, y, x, echo), echoes in the order of their times (s); ``field_strength`` (T), ``TR`` (s) and ``flip_angle``
-        (rad) where they are known; the affine (mm), ``voxel_size`` (m) and, where something was made of the data,
+        (z, y, x, echo), echoes in the order of their times (s; 0 or less where they count from a spin echo);
+        ``field_strength`` (T), ``TR`` (s) and ``flip_angle`` (rad) where they are known; the affine (mm), ``voxel_size`` (m) and, where something was made of the data,
         ``reading`` in attrs.
 
     Raises
@@ -75,6 +76,8 @@ def read(
     told: list[str] = []
     if second is not None:
         values = _with_second(values, header, path, second, told)
+    else:
+        check_magnitudes(values, path)
     if conjugate:
         if not np.iscomplexobj(values):
             raise InputError(f"--conjugate turns the phase; {path} has none: give the phase (rad) as INPUT2")
@@ -102,9 +105,31 @@ def read(
         scan.attrs["reading"] = "; ".join(told)
     check_echoes(scan, str(path))
     if protocol is not None:
+        if protocol.encoding in FROM_SPIN_ECHO:
+            scan = scan.rename(echo=protocol.encoding)
+            scan[protocol.encoding].attrs = _described(protocol.encoding)
         scan = files.with_protocol(scan, protocol)
+        for name, value in constants.items():  # as exact as the scanner states them
+            scan.coords[name] = ((), value, _described(name))
         del scan.attrs["protocol"]  # its settings are coordinates now; only our own scans are of a protocol
     return scan
+
+
+def check_magnitudes(values: np.ndarray, where: str | os.PathLike[str]) -> None:
+    """Refuse real data, taken as magnitudes, that are negative in many voxels.
+
+    Raises
+    ------
+    InputError
+        One line that says how many.
+    """
+    if np.iscomplexobj(values):
+        return
+    with np.errstate(invalid="ignore"):
+        below = np.count_nonzero(values < 0) / max(values.size, 1)
+    if below > MOSTLY:
+        raise InputError(f"{where}: magnitudes are not negative; {below:.0%} of the voxels are: give magnitudes, or "
+                         "complex data, as one file or as a real and an imaginary part")  # fmt: skip
 
 
 def inputs(path: str | os.PathLike[str], second: str | os.PathLike[str] | None = None) -> dict[str, Path]:

@@ -141,13 +141,19 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def positive(value: Any) -> float | None:
     """Return what JSON holds as a float where it is a finite number above 0, else None."""
+    number = finite(value)
+    return number if number is not None and number > 0 else None
+
+
+def finite(value: Any) -> float | None:
+    """Return what JSON holds as a float where it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)
     except OverflowError:  # JSON knows integers of any length
         return None
-    return number if math.isfinite(number) and number > 0 else None
+    return number if math.isfinite(number) else None
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, float]:

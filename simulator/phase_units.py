@@ -78,6 +78,7 @@ NARROW = (
 SCALES = (
     Scale("rad", -math.pi, math.pi, 2 * math.pi, False),
     Scale("rad", 0, 2 * math.pi, 2 * math.pi, False),
+    Scale("8-bit integers 0 to 255", 0, 255, 256, True),
     Scale("degrees", -180, 180, 360, False),
     Scale("degrees", 0, 360, 360, False),
     Scale("12-bit integers -2048 to 2047", -2048, 2047, 4096, True),

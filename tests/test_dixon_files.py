@@ -314,14 +314,20 @@ def test_files_of_a_set_that_differ_are_told(truth, capsys):
 
 
 def test_the_frequency_tells_the_field_where_nothing_else_does(truth):
-    """127.732 MHz are 3 T; stated as 3 T, a scanner of 123.25 MHz has 2.895 T, and a word says so."""
+    """127.732 MHz are 3 T; stated as 3 T, a scanner of 123.25 MHz has 2.895 T; both to a per mille need no word."""
     save("c.nii.gz", echoes(truth), {"EchoTime": list(ECHOES), "ImagingFrequency": 127.732435554})
     scan = files.read("c.nii.gz", encoding="echo")
     assert float(scan["field_strength"]) == pytest.approx(3.0, rel=1e-9)
     assert scan.attrs["reading"] == "field strength of 3 T from ImagingFrequency"
     nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, "ImagingFrequency": 123.25}))
     scan = files.read("c.nii.gz", encoding="echo")
-    assert float(scan["field_strength"]) == 3.0 and scan.attrs["reading"].endswith("though ImagingFrequency says 2.895")
+    assert float(scan["field_strength"]) == pytest.approx(123.25 / 42.577478518, rel=1e-9)
+    assert scan.attrs["reading"] == "field strength of 2.895 T from ImagingFrequency, stated as 3 T"
+    for other in ({"ImagingFrequency": 63.68}, {"ImagingFrequency": 123.25, "ImagedNucleus": "31P"}):
+        nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, **other}))
+        scan = files.read("c.nii.gz", encoding="echo")
+        assert float(scan["field_strength"]) == 3.0
+        assert scan.attrs.get("reading", "").endswith("though ImagingFrequency says 1.496") == (len(other) == 1)
     nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, "ImagingFrequency": 127.7, "FlipAngle": None}))
     assert "reading" not in files.read("c.nii.gz", encoding="echo").attrs
 
@@ -480,14 +486,11 @@ def test_the_first_echo_may_have_no_number(truth):
 
 
 def test_a_protocol_stands_in_for_the_sidecar(truth):
-    """Its echo times where there are none; its constants; water stays at 4.70 ppm, as of data from outside."""
+    """Its echo times and constants where there are none; water stays at 4.70 ppm, as of data from outside."""
     save("c.nii.gz", echoes(truth))
     assert cli.run(["estimate", "dixon", "c.nii.gz", "--protocol", "dixon_marrow"]) == 0
     check_maps("dixon", truth)
     assert protocols.dixon_marrow.table["echo"] == ECHOES
-    save("own.nii.gz", echoes(truth, UNEVEN), {"EchoTime": list(UNEVEN)})
-    assert cli.run(["estimate", "dixon", "own.nii.gz", "--protocol", "dixon_marrow", "-o", "own"]) == 0
-    check_maps("own", truth)
 
 
 def test_labels(truth):
@@ -527,6 +530,99 @@ def test_a_netcdf_from_outside_stays_outside(truth):
     assert "protocol" in own.attrs
 
 
+def test_a_magnet_of_nominal_3_tesla_is_fitted_at_its_own_field(truth):
+    """Data of 123.25 MHz whose sidecar says 3 T: noise-free, they give the truth; with a protocol of 3 T too."""
+    frequency = 123.25
+    data = echoes(truth, field=frequency / 42.577478518)
+    save("c.nii.gz", data, {**SIDECAR, "ImagingFrequency": frequency})
+    assert cli.run(["estimate", "dixon", "c.nii.gz"]) == 0
+    check_maps("dixon", truth)
+    said = json.loads(Path("dixon/estimate.json").read_text())
+    assert "field strength of 2.895 T from ImagingFrequency" in said["reading"]
+    save("c.nii.gz", data, {"MagneticFieldStrength": 3, "ImagingFrequency": frequency})
+    assert cli.run(["estimate", "dixon", "c.nii.gz", "--protocol", "dixon_marrow", "-o", "with"]) == 0
+    check_maps("with", truth)
+
+
+OTHERS = {
+    "field": ({"MagneticFieldStrength": 1.5}, "MagneticFieldStrength is 1.5 T, and 3 T in protocol dixon_marrow; "),
+    "TR": ({"RepetitionTime": 0.02}, "RepetitionTime is 0.02 s, and "),
+    "angle": ({"FlipAngle": 9}, "FlipAngle is 9 degrees, and 3 degrees in protocol dixon_marrow; "),
+    "echoes": ({"EchoTime": list(UNEVEN)}, "EchoTime is 0.0011, 0.0019, 0.0032, 0.0043, 0.0059, 0.0064 s, and 0.00121"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_protocol_that_contradicts_the_sidecar_is_told(truth, capsys, case):
+    """Both values and what to do; a value that one of them has alone is taken, and equal ones are no contradiction."""
+    changes, expected = OTHERS[case]
+    own = protocols.dixon_marrow
+    agreeing = {"EchoTime": list(ECHOES), "MagneticFieldStrength": 2.895, "RepetitionTime": own["TR"],
+                "FlipAngle": math.degrees(own["flip_angle"])}  # fmt: skip
+    save("c.nii.gz", echoes(truth), {**agreeing, **changes})
+    line = told(capsys, "estimate", "dixon", "c.nii.gz", "--protocol", "dixon_marrow")
+    assert f"c.json: {expected}" in line
+    assert f"correct {next(iter(changes))} in the sidecar or leave it out there, or give a protocol" in line
+    rest = {key: value for key, value in agreeing.items() if key not in changes}
+    nifti.beside("c.nii.gz", ".json").write_text(json.dumps(rest))
+    scan = files.read("c.nii.gz", encoding="echo", protocol=own)
+    assert float(scan["field_strength"]) == (3.0 if case == "field" else 2.895)
+    np.testing.assert_allclose(scan["echo"], ECHOES, rtol=1e-12)
+    assert float(scan["TR"]) == own["TR"] and float(scan["flip_angle"]) == pytest.approx(own["flip_angle"], rel=1e-12)
+
+
+SHIFTS = {
+    "from 0": (0.0, 1.171e-3, 2.342e-3),
+    "about the echo": (-1.171e-3, 0.0, 1.171e-3),
+}
+
+
+@pytest.mark.parametrize("shifts", SHIFTS)
+def test_times_after_a_spin_echo(truth, shifts):
+    """Three echoes know no R2*: it is 0. For dixon, six of them, and the R2' that acts along them."""
+    times = SHIFTS[shifts]
+    content = {"MagneticFieldStrength": 3, "RepetitionTime": 0.6, "FlipAngle": 90}
+    few = {**truth, "r2star": np.zeros((5, 4, 3)), "fieldmap": truth["fieldmap"] / 10}
+    save("three.nii.gz", echoes(few, times), {**content, "EchoTime": list(times)})
+    assert cli.run(["estimate", "dixon-3pt", "three.nii.gz"]) == 0
+    np.testing.assert_allclose(map_of("dixon-3pt", "pdff"), few["pdff"], atol=1e-6)
+    np.testing.assert_allclose(map_of("dixon-3pt", "fieldmap"), few["fieldmap"], atol=1e-4)
+    said = json.loads(Path("dixon-3pt/estimate.json").read_text())
+    assert "times after a spin echo" in said["reading"]
+    many = tuple(times[0] + 0.9e-3 * n for n in range(6))
+    save("six.nii.gz", echoes(truth, many), {**content, "EchoTime": list(many)})
+    assert cli.run(["estimate", "dixon", "six.nii.gz"]) == 0
+    check_maps("dixon", truth)
+
+
+def test_the_times_after_a_spin_echo_of_a_protocol(truth):
+    """Where the sidecar has none, and where it counts from the pulse: 14 ms more."""
+    times = protocols.dixon_spin_echo.table["time"]
+    few = {**truth, "r2star": np.zeros((5, 4, 3)), "fieldmap": truth["fieldmap"] / 10}
+    save("three.nii.gz", echoes(few, times))
+    for n, sidecar in enumerate((None, {"EchoTime": [0.014 + time for time in times], "FlipAngle": 90})):
+        save("three.nii.gz", echoes(few, times), sidecar)
+        call = ["estimate", "dixon-3pt", "three.nii.gz", "--protocol", "dixon_spin_echo", "-o", f"maps{n}"]
+        assert cli.run(call) == 0
+        np.testing.assert_allclose(map_of(f"maps{n}", "pdff"), few["pdff"], atol=1e-6)
+        reading = json.loads(Path(f"maps{n}/estimate.json").read_text())["reading"]
+        assert ("counted from the spin echo at 0.014 s" in reading) == (n == 1)
+        assert "spin echo" in reading
+
+
+def test_signed_data_are_no_magnitudes(truth, capsys):
+    """Half of a real part is below 0; a few voxels that interpolation left below 0 are the voxels' own matter."""
+    real = echoes(truth).real
+    share = np.mean(real < 0)
+    save("r.nii.gz", real, SIDECAR)
+    assert f"r.nii.gz: magnitudes are not negative; {share:.0%} of the voxels are" in told(
+        capsys, "estimate", "dixon-magnitude", "r.nii.gz"
+    )
+    scan = files.read(save("m.nii.gz", np.abs(real), SIDECAR), encoding="echo")
+    files.write_scan(scan.copy(data=real.transpose(2, 1, 0, 3)), "r.nc")
+    assert "r.nc: magnitudes are not negative" in told(capsys, "estimate", "dixon-magnitude", "r.nc")
+
+
 def test_voxels_that_mean_nothing_get_a_status(truth):
     data = echoes(truth)
     magnitude, phase = np.abs(data), np.angle(data)
@@ -556,6 +652,7 @@ TURNS = {
     "Siemens": (lambda p: np.round(p / np.pi * 4096).clip(-4096, 4094), "-4096 to 4094", "pi/4096", "arbitrary"),
     "Siemens, unscaled": (lambda p: np.round((p / np.pi + 1) * 2048).clip(0, 4095), "0 to 4095", "pi/2048",
                           "arbitrary"),
+    "8 bits": (lambda p: np.round((p / np.pi + 1) * 128).clip(0, 255), "0 to 255", "pi/128", "arbitrary"),
     "12 bits": (lambda p: np.round(p / np.pi * 2048).clip(-2048, 2047), "-2048 to 2047", "pi/2048", "arbitrary"),
     "16 bits": (lambda p: np.round(p / np.pi * 32768).clip(-32768, 32767), "16-bit", "pi/32768", "arbitrary"),
 }  # fmt: skip
@@ -569,8 +666,8 @@ def test_a_phase_of_another_unit_is_refused_or_stated(truth, capsys, way):
     assert name in line and factor in line and "must be in rad" in line and f'"Units": "{unit}" in p.json' in line
     Path("p.json").write_text(json.dumps({"Units": unit}))
     assert cli.run(["estimate", "dixon", m, p]) == 0
-    # a step of the roughest is pi/2048, 8e-4 rad rms/sqrt(12): of the ratio of two echoes it is some 1e-3
-    assert np.abs(map_of("dixon", "pdff") - truth["pdff"]).max() < 5e-3
+    # a step of 12 bits is pi/2048, 8e-4 rad rms/sqrt(12): of the ratio of two echoes it is some 1e-3; of 8 bits 16 times
+    assert np.abs(map_of("dixon", "pdff") - truth["pdff"]).max() < 5e-3 * (16 if way == "8 bits" else 1)
     assert json.loads(Path("dixon/estimate.json").read_text())["reading"].startswith("phase from ")
 
 
@@ -702,11 +799,16 @@ BAD_SIDECARS = {
     "two equal": ({"EchoTime": [1e-3, 2e-3, 2e-3, 3e-3, 4e-3, 5e-3]}, "two of them are equal"),
     "five": ({"EchoTime": list(ECHOES[:5])}, "m.json: EchoTime has 5 values and the image 6 echoes along its"),
     "one": ({"EchoTime": 1.21e-3}, "m.json: EchoTime is 0.00121, one echo; a multi-echo scan has a list of times"),
-    "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is '1.21 ms'; it must be a list of positive numbers (s)"),
-    "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
-    "not a number": ({"EchoTime": [float("nan"), *ECHOES[1:]]}, "it must be a list of positive numbers (s)"),
-    "empty": ({"EchoTime": []}, "it must be a list of positive numbers (s)"),
-    "none": ({"EchoTime": None}, "m.json: EchoTime is None; it must be a list of positive numbers (s)"),
+    "text": ({"EchoTime": "1.21 ms"}, "m.json: EchoTime is '1.21 ms'; it must be a list of numbers (s)"),
+    "in us": ({"EchoTime": [1210, 2310, 3410, 4510, 5610, 6710]}, "given in us? They must be in s, such as 0.00121"),
+    "before the pulse": ({"EchoTime": [-1e-3, *ECHOES[1:]], "FlipAngle": 90, "ScanningSequence": "GR"},
+                         "m.json: EchoTime has -0.001, and ScanningSequence is 'GR'"),
+    "after a spin echo, in ms": ({"EchoTime": [-2.3, -1.2, 0, 1.2, 2.3, 3.4], "FlipAngle": 90}, "given in ms?"),
+    "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "m.json: EchoTime has 0, and FlipAngle is 3 degrees: times of a gradient echo "
+             "must be positive (s); 0 and less are times after a spin echo"),
+    "not a number": ({"EchoTime": [float("nan"), *ECHOES[1:]]}, "it must be a list of numbers (s)"),
+    "empty": ({"EchoTime": []}, "it must be a list of numbers (s)"),
+    "none": ({"EchoTime": None}, "m.json: EchoTime is None; it must be a list of numbers (s)"),
     "no echo times": ({"EchoTime": ...}, "m.nii.gz does not say its echo times: m.json has no EchoTime; it must hold"),
     "no field": ({"MagneticFieldStrength": ...}, "m.nii.gz does not say field_strength; state it as "
                  "MagneticFieldStrength in a JSON sidecar beside INPUT or with --protocol"),
@@ -752,7 +854,8 @@ def test_any_sidecar_is_read_or_told(content):
         assert "\n" not in str(error)
         assert "any.json" in str(error) or "any.nii.gz" in str(error)
         return
-    assert (np.diff(scan["echo"]) > 0).all() and scan["echo"].max() <= 0.25 and (scan["echo"] > 0).all()
+    assert (np.diff(scan["echo"]) > 0).all() and np.abs(scan["echo"]).max() <= 0.25
+    assert (scan["echo"] > 0).all() or "times after a spin echo" in scan.attrs["reading"]
     for name, top in (("TR", 20), ("field_strength", 25), ("flip_angle", 2 * np.pi)):
         assert name not in scan.coords or 0 < float(scan[name]) <= top * (1 + 1e-12)
 
