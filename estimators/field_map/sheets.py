@@ -12,6 +12,7 @@ from ...simulator.lanes import FASTMATH
 
 _options = {"fastmath": FASTMATH, "error_model": "numpy"}
 _F1, _D1 = types.float64[::1], types.Array(types.float64, 1, "C", readonly=True)
+GRADES = 64  # of a step's size, from none to half a period, in whose order voxels are joined
 _I1, _I2, _B1 = types.int64[::1], types.int32[:, ::1], types.boolean[::1]
 
 
@@ -176,34 +177,71 @@ def close(sheet, beside, sure, closed):
         closed[v] = sure[v] and (unsure == 0 or 2 * unsure < total)
 
 
-@njit(types.void(_F1, _I2, types.float64, _I1, _I1), nogil=True, cache=True, **_options)
-def unwrap(field, beside, span, island, queue):
-    """Add whole periods so that neighbours differ by half a period at most, and an island's mean is nearest to 0.
+@njit(inline="always", **_options)
+def _settled(parent, turn, v):
+    """Root of a voxel, whose `turn` becomes that relative to the root."""
+    root, total = v, 0
+    while parent[root] != root:
+        total += turn[root]
+        root = parent[root]
+    while v != root:
+        beyond, own = parent[v], turn[v]
+        parent[v], turn[v] = root, total
+        v, total = beyond, total - own
+    return root
 
-    In place; `island` (voxel,) receives the number of the voxel's connected region, `queue` (voxel,) is room.
+
+@njit(types.void(_F1, _I2, types.float64, _I1, _I1), nogil=True, cache=True, **_options)
+def unwrap(field, beside, span, parent, turn):
+    """Add whole periods so that neighbours are close, and an island's mean is nearest to 0.
+
+    Neighbours are joined in the order of their steps, the smallest first: a voxel that stands half a period off, as one
+    that is swapped may, is joined last and sends nothing beyond it round.
+
+    In place; `parent` and `turn` (voxel,) are room for the tree of joined voxels and their periods. Of smallest steps
+    first: Herraez, Appl Opt 41:7437 (2002), doi:10.1364/AO.41.007437.
     """
-    island[:] = -1
-    n_island = 0
-    for seed in range(field.shape[0]):
-        if island[seed] >= 0:
+    n_voxel = field.shape[0]
+    if span <= 0.0:
+        return
+    first = np.zeros(GRADES + 1, np.int64)
+    for fill in range(2):
+        if fill == 1:
+            for g in range(GRADES):
+                first[g + 1] += first[g]
+            order = np.zeros(first[GRADES], np.int64)
+        for v in range(n_voxel):
+            for axis in range(3):
+                u = beside[v, 2 * axis + 1]
+                if u >= 0:
+                    step = field[u] - field[v]
+                    step = abs(step - span * np.rint(step / span))
+                    g = int(2.0 * step / span * GRADES) if step < 0.5 * span else GRADES - 1
+                    if fill == 0:
+                        first[g + 1] += 1
+                    else:
+                        order[first[g]] = 3 * v + axis
+                        first[g] += 1
+    size = np.ones(n_voxel, np.int64)
+    for v in range(n_voxel):
+        parent[v], turn[v] = v, 0
+    for k in range(order.shape[0]):
+        v = order[k] // 3
+        u = np.int64(beside[v, 2 * (order[k] % 3) + 1])
+        a, b = _settled(parent, turn, v), _settled(parent, turn, u)
+        if a == b:
             continue
-        island[seed] = n_island
-        queue[0] = seed
-        head, tail, total = 0, 1, 0.0
-        while head < tail:
-            v = queue[head]
-            head += 1
-            total += field[v]
-            for e in range(6):
-                u = beside[v, e]
-                if u >= 0 and island[u] < 0:
-                    island[u] = n_island
-                    if span > 0.0:
-                        field[u] -= span * np.rint((field[u] - field[v]) / span)
-                    queue[tail] = u
-                    tail += 1
-        if span > 0.0:
-            turns = span * np.rint(total / tail / span)
-            for k in range(tail):
-                field[queue[k]] -= turns
-        n_island += 1
+        more = turn[v] - turn[u] - np.int64(np.rint((field[u] - field[v]) / span))  # turns of b's tree beside a's
+        if size[a] < size[b]:
+            a, b, more = b, a, -more
+        parent[b], turn[b] = a, more
+        size[a] += size[b]
+    total = np.zeros(n_voxel)
+    for v in range(n_voxel):
+        root = _settled(parent, turn, v)
+        field[v] += span * turn[v]
+        total[root] += field[v]
+    for v in range(n_voxel):
+        total[v] = span * np.rint(total[v] / size[v] / span) if parent[v] == v else 0.0
+    for v in range(n_voxel):
+        field[v] -= total[parent[v]]
