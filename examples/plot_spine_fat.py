@@ -35,7 +35,8 @@ fits = {
 }
 
 # %%
-# A region is measured over its good voxels (status 0); its truth is read in the same way, from the protons themselves.
+# A region is measured over all voxels but those that may be swapped: noisy ones count, since whether a voxel is called
+# noisy goes by its own fat fraction. The truth is read in the same way, from the protons themselves.
 groups = {"paraspinal": regions.PARASPINAL}
 found = {name: regions.by_label(maps, spine.labels, groups) for name, maps in fits.items()}
 protons, share = spine.truth["S0"], spine.truth["pdff"]
@@ -45,7 +46,7 @@ for name in read:
     one, known = found["T1_correction=True"].sel(region=name), 100 * true["pdff"].sel(region=name)
     print(f"{name}: PDFF {100 * one['pdff']:.1f} +- {100 * one['pdff_se']:.1f} % (true {known:.1f}), "
           f"T2* {1e3 * one['t2star']:.1f} +- {1e3 * one['t2star_se']:.1f} ms, {1e4 * one['cross_section']:.1f} cm2; "
-          f"{int(one['n'])} of {int(one['voxels'])} voxels are good")
+          f"{int(one['n'])} of {int(one['voxels'])} voxels count")
 
 # %%
 # The map with the outlines of the labels, in the midline and through L3; and how far each region is from its truth.

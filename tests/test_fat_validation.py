@@ -542,14 +542,14 @@ def spine_labels(resolution):
     return import_module("bonemri.phantoms.spine").labels(resolution=resolution)
 
 
-def test_fractions_of_a_region_are_fractions_of_its_signal():
-    """A voxel with little signal counts little: the mean of fractions would be .5."""
+def test_what_has_little_signal_counts_little():
+    """In proportion below half of the usual signal, which is 9 here: a weight of 1/4.5 against 1."""
     shape = (1, 1, 2)
     maps = xr.Dataset({name: (("z", "y", "x"), np.array(v, float).reshape(shape)) for name, v in
                        {"pdff": (0.0, 1.0), "water": (9.0, 0.0), "fat": (0.0, 1.0)}.items()},
                       attrs={"voxel_size": 1e-3})  # fmt: skip
     labels = xr.DataArray(np.ones(shape, int), dims=("z", "y", "x"))
-    assert regions.by_label(maps, labels)["pdff"].item() == pytest.approx(0.1)
+    assert regions.by_label(maps, labels)["pdff"].item() == pytest.approx(1 / 5.5)
 
 
 @pytest.mark.parametrize(

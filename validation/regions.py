@@ -1,7 +1,9 @@
 """Read from maps and a label mask: fat fraction and cross-section of muscles, PDFF and T2* of vertebrae.
 
 A label mask holds whole numbers on the voxels of the maps, 0 outside: that of a phantom (`Phantom.labels`), or any
-other. What a region measures comes from its voxels of status 0; how large it is, from all of them.
+other. How large a region is comes from all of its voxels; what it measures, from all but those without a value and
+those that may hold another one altogether (`LEFT_OUT`). Voxels of status 0 alone would be no fair sample: whether a
+voxel is called good goes by its own standard error, and this with its fat fraction and R2*.
 """
 
 from __future__ import annotations
@@ -12,9 +14,16 @@ import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..estimators.status import Status
 
 PARASPINAL = ("erector_spinae", "multifidus")
 """Muscles behind the spine, as the label map of the spine names them after their side."""
+
+LEFT_OUT = Status.INVALID | Status.NOT_CONVERGED | Status.AMBIGUOUS | Status.OUTSIDE_MASK
+"""Voxels of such a status have no value, or perhaps that of another minimum; all others count, noisy as they are."""
+
+FULL = 0.5
+"""Part of the usual signal of a region from which a voxel counts in full; with less it counts in proportion."""
 
 UNITS = {
     "voxels": "1", "n": "1", "flagged": "1", "volume": "m3", "cross_section": "m2", "pdff": "1", "pdff_sd": "1",
@@ -49,13 +58,12 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
     Returns
     -------
     Dataset
-        Over ``region``: ``voxels``; ``n``, how many of them have status 0 and a PDFF; ``flagged``, the share with
-        another status; ``volume`` (m3), and ``cross_section`` (m2: the mean area in the axial slices that it reaches),
-        of all voxels. Of those with status 0: ``pdff`` (fat signal over all signal where water and fat are there, else
-        the mean of the voxels), its SD over the voxels, and its standard error; ``r2star`` (median) and ``t2star`` =
-        1/r2star (s) with theirs. NaN where no voxel is good, and without an SD where one alone is. ``pdff_all`` and
-        ``t2star_all``: the same of every voxel that has a value, whatever its status. Where many are flagged, those
-        that are left are no fair sample of the region: then the two differ.
+        Over ``region``: ``voxels``; ``n``, how many of them have a PDFF and no status of `LEFT_OUT`; ``flagged``, the
+        share whose status is not 0, of those that count as well; ``volume`` (m3), and ``cross_section`` (m2: the mean
+        area in the axial slices that it reaches), of all voxels. Of the ``n`` that count: ``pdff``, the mean, its SD
+        over the voxels, and its standard error; ``r2star`` (median) and ``t2star`` = 1/r2star (s) with theirs. NaN
+        where no voxel counts, and without an SD where one alone does. ``pdff_all`` and ``t2star_all``: the same of
+        every voxel that has a value, whatever its status.
 
     Raises
     ------
@@ -64,10 +72,19 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
 
     Notes
     -----
+    In the mean of PDFF, voxels count in full from half of the usual signal on, in proportion to water + fat below it
+    (where these are there): the fraction of a voxel without signal may be anything. In proportion throughout, which is
+    the ratio of the sums, noise would bias the mean: it is shared by the fraction and the weight. The usual signal is
+    that of the voxel in which half of the signal of the region is reached, from the weakest on.
+
+    Ambiguous voxels are left out although this may bias, too: whether the other minimum can be ruled out depends on the
+    fraction (with magnitudes it cannot where water and fat are nearly equal). But a swapped voxel is off by up to the
+    whole range, to one side. Where ``pdff`` and ``pdff_all`` differ, these voxels are many or far off: neither is sure.
+
     Standard errors come from the spread over the voxels, that of the tissue included, as if they were independent:
     noise that neighbours share (interpolated images), and tissue that varies over more than a voxel, make them too
-    small. That of a ratio of sums: Cochran, Sampling Techniques (1977), 6.4; of a median, free of its distribution:
-    Price and Bonett, J Stat Comput Simul 68:295 (2001), doi:10.1080/00949650108812071.
+    small. That of a weighted mean: Cochran, Sampling Techniques (1977), 6.4, as a ratio of sums; of a median, free of
+    its distribution: Price and Bonett, J Stat Comput Simul 68:295 (2001), doi:10.1080/00949650108812071.
     """
     values = labels.values
     if values.dtype.kind not in "biu" and not np.array_equal(values, np.round(values)):
@@ -102,12 +119,13 @@ def _extent(inside: np.ndarray, size: np.ndarray, axial: int) -> dict[str, float
 
 
 def _measured(maps: xr.Dataset, inside: np.ndarray) -> dict[str, float]:
-    """PDFF and R2* of the voxels whose status is 0, and of all."""
+    """PDFF and R2* of the voxels that count, and of all that have a value."""
     valued = inside & np.isfinite(maps["pdff"].values)
     status = maps["status"].values if "status" in maps else np.zeros(inside.shape, int)
-    good, everything = (_read(maps, voxels) for voxels in (valued & (status == 0), valued))
+    counting = valued & (status.astype(int) & int(LEFT_OUT) == 0)
+    counted, everything = (_read(maps, voxels) for voxels in (counting, valued))
     flagged = float((status[inside] != 0).mean())
-    return good | {"flagged": flagged, **{f"{name}_all": everything[name] for name in ("pdff", "t2star")}}
+    return counted | {"flagged": flagged, **{f"{name}_all": everything[name] for name in ("pdff", "t2star")}}
 
 
 def _read(maps: xr.Dataset, voxels: np.ndarray) -> dict[str, float]:
@@ -115,15 +133,11 @@ def _read(maps: xr.Dataset, voxels: np.ndarray) -> dict[str, float]:
     fraction = maps["pdff"].values[voxels]
     n = fraction.size
     spread = float(fraction.std(ddof=1)) if n > 1 else np.nan
-    pdff, pdff_se = (float(fraction.mean()) if n else np.nan), spread / np.sqrt(max(n, 1))
-    if {"water", "fat"} <= set(maps.data_vars) and n:
-        fat = maps["fat"].values[voxels]
-        whole = fat + maps["water"].values[voxels]
-        total = float(whole.sum())
-        if total > 0:
-            pdff = float(fat.sum()) / total
-            rest = fat - pdff * whole
-            pdff_se = float(np.sqrt(n / (n - 1) * np.sum(rest**2))) / total if n > 1 else np.nan
+    weight = _weights(maps, voxels)
+    total = float(weight.sum())
+    pdff = float(weight @ fraction) / total if n else np.nan
+    rest = weight * (fraction - pdff)
+    pdff_se = float(np.sqrt(n / (n - 1) * (rest @ rest))) / total if n > 1 else np.nan
     rates = maps["r2star"].values[voxels] if "r2star" in maps else np.empty(0)
     rate, rate_se = median_of(rates[np.isfinite(rates)])
     positive = rate > 0
@@ -131,6 +145,20 @@ def _read(maps: xr.Dataset, voxels: np.ndarray) -> dict[str, float]:
         "n": n, "pdff": pdff, "pdff_sd": spread, "pdff_se": pdff_se, "r2star": rate, "r2star_se": rate_se,
         "t2star": 1 / rate if positive else np.nan, "t2star_se": rate_se / rate**2 if positive else np.nan,
     }  # fmt: skip
+
+
+def _weights(maps: xr.Dataset, voxels: np.ndarray) -> np.ndarray:
+    """How much each voxel counts: alike from `FULL` of the usual signal on, else in proportion to its own."""
+    alike = np.ones(int(voxels.sum()))
+    if not {"water", "fat"} <= set(maps.data_vars):
+        return alike
+    signal = np.nan_to_num(maps["water"].values[voxels] + maps["fat"].values[voxels], posinf=0.0, neginf=0.0)
+    ordered = np.sort(np.maximum(signal, 0.0))
+    reached = np.cumsum(ordered)
+    if not reached.size or not reached[-1] > 0:
+        return alike
+    usual = ordered[np.searchsorted(reached, 0.5 * reached[-1])]
+    return np.asarray(np.clip(signal / (FULL * usual), 0.0, 1.0))
 
 
 def median_of(values: np.ndarray) -> tuple[float, float]:

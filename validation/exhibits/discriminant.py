@@ -53,7 +53,7 @@ def run(quick: bool, seed: int) -> xr.Dataset:
     image = scan(bone, protocol, snr=SNR, seed=seed)
     maps = estimators.get("dixon")(image, sigma=float(image.attrs["image_sd"]))
     pdff, t2star = _read(maps, n)
-    read = np.isfinite(pdff) & np.isfinite(t2star)  # a vertebra without a good voxel has nothing to be told by
+    read = np.isfinite(pdff) & np.isfinite(t2star)  # a vertebra without a voxel that counts has nothing to be told by
     pdff, t2star, ill, true = pdff[read], t2star[read], ill[read], row["pdff"][read]
     both = held_out(np.stack([pdff, t2star], axis=1), ill, np.random.default_rng(seed))
     score = np.stack([pdff, t2star, both])
@@ -69,7 +69,7 @@ def run(quick: bool, seed: int) -> xr.Dataset:
 
 
 def _read(maps: xr.Dataset, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """PDFF and T2* of each person's vertebra, as of any region: over its voxels of status 0."""
+    """PDFF and T2* of each person's vertebra, read as any region is."""
     person = xr.DataArray(np.repeat(np.arange(1, n + 1), VOXELS).reshape(1, n, VOXELS), dims=("z", "y", "x"))
     found = by_label(maps, person)
     return found["pdff"].values, found["t2star"].values
