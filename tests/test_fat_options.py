@@ -316,6 +316,13 @@ def test_a_gradient_across_the_voxel_is_no_part_of_R2star(tilted):
         estimators.dixon(tilted, gradient="voxel", bipolar=True)
 
 
+def test_a_gradient_is_read_off_neighbours():
+    one = image(signal([0.3], [50.0], [10.0]))
+    for gradient in ("slice", "voxel"):
+        with pytest.raises(InputError, match="the image has one slice"):
+            estimators.dixon(one, gradient=gradient)
+
+
 def test_slopes_of_a_field():
     """Central inside, one-sided at a rim, the smaller at a step, none for a voxel alone."""
     field = np.array([0.0, 10.0, 20.0, 320.0, 330.0, np.nan, 5.0])

@@ -58,6 +58,24 @@ def test_a_wrong_sign_is_told_at_clinical_noise(train, phases):
     assert "--conjugate" in found.attrs["sign_doubt"]
 
 
+@pytest.mark.parametrize(("method", "option", "off"), [
+    ("dixon", {"first_echo": "free"}, np.arange(8) == 0), ("dixon", {"bipolar": True}, np.arange(8) % 2 == 1),
+    ("dixon-mixed", {}, np.arange(8) == 0),
+])  # fmt: skip
+def test_echoes_whose_phase_is_told_tell_the_sign_of_all(method, option, off):
+    """The phase of the first echo, or of every second one, is off by half a rad besides."""
+    right = scan(3.0, 1.2e-3 + 0.9e-3 * np.arange(8), 30.0, turned=0.5 * off)
+    wrong = right.conj().assign_attrs(right.attrs)
+    assert "sign_doubt" not in estimators.get(method)(right, **option).attrs
+    assert "sign_doubt" in estimators.get(method)(wrong, **option).attrs
+
+
+def test_too_few_echoes_are_left_to_tell_the_sign():
+    image = scan(3.0, 1.2e-3 + 1.1e-3 * np.arange(6), 30.0)
+    assert "residual_of_other_sign" not in estimators.dixon(image, bipolar=True).attrs
+    assert "residual_of_other_sign" in estimators.dixon(image, first_echo="free").attrs
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(TRAINS)), st.floats(10.0, 100.0), st.floats(0.0, 1.0))
 def test_a_right_sign_is_never_doubted(seed, train, snr, level):

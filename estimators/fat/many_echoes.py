@@ -90,6 +90,9 @@ def dixon(
     _check_unknowns(train, phases, extra)
     if gradient != "ignored" and (phases == "common" or any(extra.values())):
         raise InputError(f"dixon: gradient={gradient!r} goes with free phases, one R2* and even echoes alone")
+    across = [axis for axis in GRADIENTS[gradient] if mask.ndim + axis >= 0 and mask.shape[axis] > 1]
+    if gradient != "ignored" and not across:
+        raise InputError(f"dixon: gradient={gradient!r} reads the field's rise off neighbours; the image has one slice")
     weights, told_of_T1 = weights_of("dixon", protocol, T1_correction, T1_water, T1_fat, T1_water_sd, T1_fat_sd)
     names = (*QUANTITIES, *(["t2star"] if t2star else []), *(["r2star_fat"] if rates == "two" else []))
     names += (*(["first_phase"] if first_echo == "free" else []), *(["bipolar_phase"] if bipolar else []))
@@ -105,8 +108,7 @@ def dixon(
         data, mask, train, start, sigma, intervals, names=names, fraction=fraction, weights=weights,
         told_of_T1=told_of_T1, gradient=GRADIENTS[gradient], common=phases == "common", bounds=bounds, **extra,
     )  # fmt: skip
-    if not (bipolar or first_echo == "free"):
-        maps = with_sign(maps, data, mask, train)
+    maps = with_sign(maps, data, mask, train, even=bipolar, first=first_echo == "free")
     return {**maps, "attrs": {**maps["attrs"], **notes}}
 
 
@@ -163,4 +165,5 @@ def dixon_mixed(
     train = Train.of("dixon-mixed", protocol, 4, spectrum, temperature)
     start = field_of(data, mask, train, sigma, first=True)
     names = (*QUANTITIES, *(["t2star"] if t2star else []))
-    return fitted(data, mask, train, start, sigma, intervals, names=names, fraction=fraction, first=True, bounds=bounds)
+    maps = fitted(data, mask, train, start, sigma, intervals, names=names, fraction=fraction, first=True, bounds=bounds)
+    return with_sign(maps, data, mask, train, first=True)

@@ -28,6 +28,7 @@ CERTAIN = 6.0  # standard errors of the mean difference
 NOISE_ALONE = 1.1  # mean square of the other sign's residuals over the noise's, to which a thousand voxels keep by far
 MUCH = 4.0  # times a smaller residual: wrong spectra, temperatures and phases of echoes reach three with four echoes
 ROUNDING = 1e-6  # of the power: residuals of data without noise
+LEFT = 4  # echoes that tell the sign where others' phases are off: water and fat may leave the pulse with a phase each
 EVEN = 1.5  # of the largest noise SD over the median, up to which one number stands for it
 
 
@@ -84,8 +85,19 @@ def sign_of(data: np.ndarray, mask: np.ndarray, train: Train, noise_sd: float | 
     return Sign(float(other.mean()) / max(float(given.mean()), np.finfo(float).tiny), doubted)
 
 
-def with_sign(maps: dict[str, Any], data: np.ndarray, mask: np.ndarray, train: Train) -> dict[str, Any]:
-    """The estimate with what is to be said of the sign: attributes, and status where it is in doubt."""
+def with_sign(
+    maps: dict[str, Any], data: np.ndarray, mask: np.ndarray, train: Train, *, even: bool = False, first: bool = False
+) -> dict[str, Any]:
+    """The estimate with what is to be said of the sign: attributes, and status where it is in doubt.
+
+    With `even` or `first` the phase of every second echo or that of the first says nothing; what is left tells the sign
+    where it is `LEFT` echoes.
+    """
+    if even or first:
+        kept = np.flatnonzero(((train.order % 2 == 0) | (not even)) & ((train.order > 0) | (not first)))
+        if np.unique(np.round(train.times[kept], 9)).size < LEFT:
+            return maps
+        data, train = data[..., kept], train.take(kept)
     told = maps["attrs"]
     spread = told.get("noise_sd_range")
     even = spread is not None and spread[1] <= EVEN * told["noise_sd"]
