@@ -401,15 +401,26 @@ def test_auc_is_the_chance_to_rank_a_pair_right():
     assert np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2) == pytest.approx(np.mean(pairs))
 
 
-def test_delong_covers_the_binormal_area():
-    from scipy.special import ndtr
+@pytest.mark.parametrize(("sick", "well", "true"), [(60, 60, 0.76), (10, 40, 0.74), (20, 20, 0.97)])
+def test_the_interval_of_an_area_covers(sick, well, true):
+    """Normal scores; a plain interval about an area of .97 of 20 and 20 people covers 79 %."""
+    from scipy.special import ndtri
 
-    rng = np.random.default_rng(5)
-    true = float(ndtr(1 / np.sqrt(2)))
-    ill = np.arange(120) < 60
-    inside = [(a := agreement.auc(rng.normal(size=120) + ill, ill)).low < true < a.high for _ in range(1000)]
-    # a normal interval of an area of .76 from 60 and 60 people: within a point and a half of nominal
-    assert abs(np.mean(inside) - 0.95) < 0.015 + 4 * np.sqrt(0.05 * 0.95 / 1000)
+    rng = np.random.default_rng(sick)
+    apart, ill = np.sqrt(2) * ndtri(true), np.arange(sick + well) < sick
+    inside = [
+        (a := agreement.auc(rng.normal(size=ill.size) + apart * ill, ill)).low < true < a.high for _ in range(1000)
+    ]
+    # within two points of nominal, and four standard errors of a rate
+    assert abs(np.mean(inside) - 0.95) < 0.02 + 4 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_groups_that_do_not_overlap_have_an_interval():
+    score, ill = np.arange(30.0), np.arange(30) >= 15
+    above, below = agreement.auc(score, ill), agreement.auc(score, ~ill)
+    assert (above.value, below.value) == (1.0, 0.0)
+    assert 0.8 < above.low < 1.0 == above.high
+    assert below.low == 0.0 and 0.0 < below.high < 0.2
 
 
 # --- experiments
