@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bonemri import estimators, validation
 from bonemri.errors import InputError
@@ -280,6 +281,31 @@ def test_the_page_shows_the_images(trial, small, dixon, tmp_path):
     assert shown["swaps"].item() > 100 and np.nanmax(shown["outcome"].values) == 2.0
     page = trial.report(tmp_path).read_text()
     assert 'id="figure-images"' in page and "Is water taken for fat?" in page
+
+
+def test_pictures_are_few_and_their_titles_stand_apart():
+    """Of nine images one for each kind of field, that with most swaps, else most doubts; no text lies on another."""
+    kinds = ["smooth", "islands", "steps"] * 3
+    names = [f"{kind} field to +-600 Hz, echoes that are number {number}" for number, kind in enumerate(kinds)]
+    swapped, doubt = np.zeros(9), np.zeros(9)
+    swapped[4], doubt[8], doubt[7] = 3.0, 0.2, 0.9
+    found = xr.Dataset(
+        {name: (("image", "y", "x"), np.ones((9, 8, 8))) for name in ("field", "outcome")}
+        | {name: ("image", value) for name, value in
+           {"kind": kinds, "estimator": ["dixon-mixed"] * 9, "voxels": np.full(9, 64.0), "swaps": swapped,
+            "ambiguous": doubt}.items()},
+        coords={"image": names},
+    )  # fmt: skip
+    assert swaps.telling(found) == [names[0], names[4], names[8]]
+    figure = swaps.draw(found)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = [text for ax in figure.axes for text in (ax.title, ax._left_title) if text.get_text()]
+    boxes = [text.get_window_extent() for text in [*titles, *figure.legends[0].get_texts()]]
+    assert len(titles) == 3 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    pictures = [ax.get_window_extent() for ax in figure.axes[:6]]
+    assert not any(box.overlaps(picture) for box in boxes for picture in pictures)
+    assert min(picture.width for picture in pictures) > 2.5 * figure.dpi
 
 
 def test_a_study_may_have_no_images(small, dixon, tmp_path):

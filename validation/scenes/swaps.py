@@ -33,7 +33,6 @@ from .images import Images
 
 OFF = 0.3  # of a fat fraction: three times the SD beyond which a map says that it is no measurement
 SWAPS = "swaps"  # the measurand of the row that counts them
-ACROSS = 5  # pictures side by side
 KNOWN = {"temperature": tissues.BODY_TEMPERATURE}  # C, of the water of all images
 Job = tuple[Images, float, float, Defendant]
 
@@ -162,14 +161,14 @@ def judged(found: xr.Dataset, scene: Scene) -> NDArray[np.bool_]:
 
 
 def pictures(plan: Plan, defendants: Sequence[Defendant], records: Sequence[Record]) -> xr.Dataset:
-    """One image of each kind, at its last echo train and rate, by the first estimator that is tried on it.
+    """One of each sort of images of the study, at its last echo train and rate, by the first estimator tried on it.
 
     Returns
     -------
     Dataset
-        Over ``image``: ``field`` (Hz) and ``outcome`` (y, x) of the picture (0 right, 1 flagged, 2 swapped and not
-        flagged; NaN in air), and over all echo trains and rates the number of ``voxels``, the ``swaps`` among them that
-        are not flagged, and the share called ``ambiguous``. Empty where the study has no images.
+        Over ``image``: its ``kind``, ``field`` (Hz) and ``outcome`` (y, x) of the picture (0 right, 1 flagged, 2
+        swapped and not flagged; NaN in air), and over all echo trains and rates the number of ``voxels``, the ``swaps``
+        among them that are not flagged, and the share called ``ambiguous``. Empty where the study has no images.
     """
     shown: dict[str, Job] = {}
     for images, spacing, rate, who in _jobs(plan, defendants):
@@ -189,14 +188,15 @@ def pictures(plan: Plan, defendants: Sequence[Defendant], records: Sequence[Reco
         voxels = sum(r["n"] for r in own)
         wrong, doubt = (sum(share * r["n"] for share, r in zip(shares, own, strict=True)) for shares in
                         ([r["mean"] for r in own], [r["flags"]["ambiguous"] for r in own]))  # fmt: skip
-        told.append((images.name, who.name, voxels, round(wrong), doubt / max(voxels, 1)))
+        told.append((images.name, images.kind, who.name, voxels, round(wrong), doubt / max(voxels, 1)))
     if not told:
         return xr.Dataset()
-    names, who_did, tried, wrongs, doubts = zip(*told, strict=True)
+    names, kinds, who_did, tried, wrongs, doubts = zip(*told, strict=True)
     return xr.Dataset(
         {
             "field": (("image", "y", "x"), np.array(field), {"units": "Hz", "long_name": "true field"}),
             "outcome": (("image", "y", "x"), np.array(outcome), {"units": "1", "long_name": "right, flagged, swapped"}),
+            "kind": ("image", np.array(kinds, dtype=str)),
             "estimator": ("image", np.array(who_did, dtype=str)),
             "voxels": ("image", np.array(tried, float)),
             "swaps": ("image", np.array(wrongs, float)),
@@ -206,37 +206,43 @@ def pictures(plan: Plan, defendants: Sequence[Defendant], records: Sequence[Reco
     )
 
 
+def telling(found: xr.Dataset) -> list[str]:
+    """Of each kind of field the image that shows most: the largest share of swaps, then of doubts; else the first."""
+    shown: dict[str, tuple[tuple[float, float], str]] = {}
+    for name in found["image"].values.tolist():
+        one = found.sel(image=name)
+        much = (one["swaps"].item() / max(one["voxels"].item(), 1.0), one["ambiguous"].item())
+        kind = one["kind"].item()
+        if kind not in shown or much > shown[kind][0]:
+            shown[kind] = (much, name)
+    return [name for _, name in shown.values()]
+
+
 def draw(found: xr.Dataset) -> Figure:
-    """The field of each picture, and below where the answer is right, flagged, or swapped without a flag."""
-    names = found["image"].values.tolist()
-    across = min(len(names), ACROSS)
-    bands = -(-len(names) // across)
-    side = 0.9 * WIDTH / across  # inches, of a picture and what parts it from the next
-    band = 2 * side + 0.45
-    height = 0.3 + bands * band
+    """The field of a picture of each kind, and below where the answer is right, flagged, or swapped without a flag."""
+    names = telling(found)
+    side = 0.9 * WIDTH / max(len(names), 3)  # inches, of a picture and what parts it from the next
+    head = 0.85  # inches: the legend, and two lines of title
+    height = head + 2 * side
     figure = new_figure(WIDTH, height)
-    reach = float(np.nanmax(np.abs(found["field"].values)))
+    reach = float(np.nanmax(np.abs(found["field"].sel(image=names).values)))
     colours = ListedColormap([SERIES[2], SERIES[4], SERIES[1]])
-    for place, name in enumerate(names):
-        down, column = divmod(place, across)
+    for column, name in enumerate(names):
         one = found.sel(image=name)
         for row, key in enumerate(("field", "outcome")):
-            bottom = height - 0.3 - down * band - 0.4 - (row + 1) * side
+            bottom = height - head - (row + 1) * side
             ax = figure.add_axes(
                 (0.005 + column * side / WIDTH, bottom / height, 0.96 * side / WIDTH, 0.96 * side / height)
             )
             if key == "field":
                 drawn = ax.imshow(one[key].values, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
-                label(
-                    ax,
-                    title=fill(f"{name.replace('+-', '±')} ({one['estimator'].item()})", 145 // across),
-                    fontsize=8.5,
-                )
+                title = f"{name.replace('+-', '±')} ({one['estimator'].item()})"
+                label(ax, title=fill(title, int(13 * side)))  # characters of 1/13 inch, wider than they are on average
             else:
                 ax.imshow(one[key].values, cmap=colours, vmin=-0.5, vmax=2.5, interpolation="nearest")
             ax.set_axis_off()
     bar = figure.colorbar(
-        drawn, cax=figure.add_axes((0.913, 1 - (0.7 + 0.95 * side) / height, 0.01, 0.9 * side / height))
+        drawn, cax=figure.add_axes((0.913, 1 - (head + 0.95 * side) / height, 0.01, 0.9 * side / height))
     )
     bar.ax.tick_params(labelsize=8, labelcolor=MUTED, color=MUTED, length=2)
     bar.outline.set_visible(False)
@@ -253,4 +259,5 @@ def tell(found: xr.Dataset) -> str:
         f"without a flag, {number(100 * one['ambiguous'].item(), 1)} % called ambiguous"
         for name, one in ((name, found.sel(image=name)) for name in found["image"].values.tolist())
     ]
-    return "; ".join(parts) + ". Pictured is the longest echo spacing and the highest R2* of each."
+    pictured = "Pictured is of each kind of field the image with most swaps, then with most doubts"
+    return "; ".join(parts) + f". {pictured}, at its longest echo spacing and highest R2*."
