@@ -117,10 +117,10 @@ def _around(value: float, half: float) -> Interval:
 def auc(score: ArrayLike, ill: ArrayLike) -> Interval:
     """Area under the ROC curve with an interval on the logit scale.
 
-    The variance is DeLong's (Biometrics 44:837 (1988), doi:10.2307/2531595); the interval is laid about the logit of the
-    area, whose error is near normal up to areas of 1, which a plain one overshoots (Pepe, The Statistical Evaluation of
-    Medical Tests, 2003, ch. 5). Ties count one half. Of groups that do not overlap at all, half a pair is taken to have
-    been the other way round, with Hanley and McNeil's variance (Radiology 143:29 (1982),
+    The variance is DeLong's (Biometrics 44:837 (1988), doi:10.2307/2531595); the interval is laid about the logit of
+    the area, whose error is near normal up to areas of 1, which a plain one overshoots (Pepe, The Statistical
+    Evaluation of Medical Tests, 2003, ch. 5). Ties count one half. Of groups that do not overlap at all, half a person
+    of the smaller one is taken to be among the others, with Hanley and McNeil's variance (Radiology 143:29 (1982),
     doi:10.1148/radiology.143.1.7063747).
 
     Parameters
@@ -134,8 +134,10 @@ def auc(score: ArrayLike, ill: ArrayLike) -> Interval:
     value = float(wins.mean())
     m, n = wins.shape
     variance = wins.mean(axis=1).var(ddof=1) / m + wins.mean(axis=0).var(ddof=1) / n
-    area = min(max(value, 0.5 / (m * n)), 1 - 0.5 / (m * n))
+    area = value
     if not variance > 0:
+        least = 0.5 / min(m, n)
+        area = min(max(value, least), 1 - least)
         well, sick = area / (2 - area), 2 * area**2 / (1 + area)
         pairs = area * (1 - area) + (m - 1) * (well - area**2) + (n - 1) * (sick - area**2)
         variance = pairs / (m * n)
