@@ -7,10 +7,14 @@ what would be right.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
+
+ANGLES = ("flip_angle", "refocusing_angle")
+"""Settings of a protocol of which nobody asks more than half a turn."""
 
 MAP_SUFFIXES = (".nii", ".nii.gz", ".nc")
 
@@ -45,12 +49,25 @@ def check_kinds(options: dict[str, Any], defaults: Mapping[str, Any], bounds: st
             parts = [isinstance(part, list) for part in value] if isinstance(value, list) else []
             good = isinstance(value, str) or parts in ([True, True], [False, False, False])
             right = "a name, [shifts, areas] or [ndb, nmidb, chain length]"
-        elif isinstance(default, str):
-            good, right = isinstance(value, str), "a word"
+        elif isinstance(default, str):  # which words there are the method says itself
+            continue
         else:
             good, right = name != "bounds" or isinstance(value, dict), f"as in {bounds}"
         if not good:
             raise InputError(f"--set {name}={value}: {name} must be {right}")
+
+
+def check_settings(changes: Mapping[str, Any]) -> None:
+    """Refuse a setting of a protocol that is no number, and an angle that was given in degrees."""
+    from ..simulator.acquisition.settings import SETTINGS, is_number
+
+    for name, given in changes.items():
+        unit = SETTINGS[name].unit
+        if not is_number(given):
+            raise InputError(f"--set {name}={given}: {name} must be a number{f' ({unit})' * (unit != '1')}")
+        if name in ANGLES and given > math.pi:
+            right = f"as {math.radians(given):.3g}" if given <= 360 else "up to pi"
+            raise InputError(f"--set {name}={given}: {name} must be in rad, {right} (given in degrees?)")
 
 
 def value(text: str) -> Any:

@@ -116,6 +116,8 @@ def protocol(name: str) -> str:
         settings = {key: f"{value:g}" for key, value in chosen.constants.items()}
         settings |= {key: ", ".join(f"{v:g}" for v in column) for key, column in chosen.table.items()}
         lines += _table((key, _unit(key), value) for key, value in settings.items())
+        own = [key for key in chosen.constants if key not in sequence.switches]
+        lines += _wrapped(f"Numbers of these may be changed, as --set name=value: {', '.join(own)}", "") if own else []
     lines += ["", "Confounders of the sequence, each as --set name=value:"]
     lines += _table((key, words) for key, words in sequence.switches.items()) or ["  none"]
     faults = {

@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +67,8 @@ Settings = Annotated[
 ]
 # What can go wrong with a scanner and is told in a word or a number.
 SCANNER_FAULTS = ("concomitant", "odd_even_phase", "delays")
+# Part of the voxels: fewer that could be either are noise and borders, of which no range of the field is worth asking.
+MANY_AMBIGUOUS = 0.05
 # Numbers come as text: the error of `arguments.number` names the option, the value and what would be right.
 Number = str
 
@@ -178,7 +180,8 @@ def simulate(
             "--set",
             metavar="KEY=VALUE",
             help="Switch on a confounder of the sequence (off_resonance, ...) or a fault of the scanner "
-            "(concomitant=true, odd_even_phase, delays); may be repeated.",
+            "(concomitant=true, odd_even_phase, delays), or change a number of the protocol (TR, flip_angle, ...); may "
+            "be repeated.",
         ),
     ] = None,
     out: Out = None,
@@ -197,7 +200,9 @@ def simulate(
     ratio, start = arguments.number("--snr", snr), arguments.seed(seed)
     pulseq = protocol.endswith(".seq")
     chosen: Any = files.existing_file(protocol, "a Pulseq file") if pulseq else simulator.protocols.get(protocol)
-    switches, scanner = _confounders(settings, "pulseq" if pulseq else chosen.sequence, rung)
+    sequence = "pulseq" if pulseq else chosen.sequence
+    switches, scanner, changes = _confounders(settings, sequence, rung, {} if pulseq else chosen.constants)
+    chosen = chosen.replace(**changes) if changes else chosen
     target = files.output_path(out or f"{Path(protocol).stem}.nc")
     if Path(phantom).suffix:
         bone = phantoms.Phantom.from_netcdf(files.existing_file(phantom, "a phantom"))
@@ -266,8 +271,8 @@ def estimate(
     chosen = estimators.get(method)
     encoding = getattr(chosen, "encoding", "b")  # of another package's estimator it may be missing
     if scan is None:
-        beside = "a .bval" if encoding == "b" else "a JSON sidecar"
-        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {beside} beside it; see "
+        companion = "a .bval" if encoding == "b" else "a JSON sidecar"
+        raise InputError(f"estimate {method} needs INPUT: a scan (.nc), or a 4-D NIfTI with {companion} beside it; see "
                          f"bonemri estimate {method} --help")  # fmt: skip
     noise_map = Path(sigma) if sigma is not None and arguments.is_map(sigma) else None
     noise_sd: Any = (
@@ -283,9 +288,14 @@ def estimate(
     echoes = encoding in multi_echo.ENCODINGS
     if conjugate and not echoes:
         raise InputError(f"--conjugate turns the phase of complex data; estimate {method} takes magnitudes")
+    needs_phase = getattr(chosen, "signal", None) == "complex"
+    beside = multi_echo.phase_of(scan) if second is None and echoes and needs_phase else None
+    second = second or beside
     phase = second if echoes else None
     series = files.read(scan, encoding=encoding, second=phase, bval=bval, protocol=stated, conjugate=conjugate)
-    if getattr(chosen, "signal", None) == "complex" and series.dtype.kind != "c":
+    if beside is not None:
+        series.attrs["reading"] = "; ".join([f"phase from {beside.name}", *filter(None, [series.attrs.get("reading")])])
+    if needs_phase and series.dtype.kind != "c":
         raise InputError(f"estimate {method} needs complex data, and {scan} has no phase: give the phase (rad) as "
                          "INPUT2 (estimate dixon-magnitude does without)")  # fmt: skip
     for name in (setting.name for setting in chosen.model.settings):
@@ -343,7 +353,7 @@ def estimate(
         regions = None if labels is None else _regions(found, labels)
         maps.write_estimate(found, place, inputs, labels, template, nifti.affine_of(series), regions)
     print(f"wrote {target}")
-    _print_status(found)
+    _print_status(found, set(chosen.options))
 
 
 @app.command()
@@ -375,21 +385,47 @@ def validate(
 # ------------------------------------------------------------------------------------------------------- small parts
 
 
-def _print_status(found: Any) -> None:
-    """Print the share of voxels that are good and that carry each flag, and what the estimate doubts as a whole."""
+def _print_status(found: Any, options: Collection[str]) -> None:
+    """Print how the voxels with signal fared, how many are apart, and what the estimate doubts as a whole."""
     from ..simulator import label_maps
 
     if "status" not in found:  # of another package's estimator
         return
-    counts = label_maps.counts(found, found["status"].values)
-    outside = counts.pop("outside_mask", 0)
-    estimated = found["status"].size - outside
-    shares = [f"{100 * n / estimated:.3g} % {flag.replace('_', ' ')}" for flag, n in counts.items() if n]
-    print(f"{estimated} voxels: {', '.join(shares)}")
-    if str(found.attrs.get("sigma", "")).startswith("unknown"):
-        print(f"the noise SD is {found.attrs['sigma']}, and with it how sure a value is: give it with --sigma")
-    if "sign_doubt" in found.attrs:
-        print(f"doubt: {found.attrs['sign_doubt']}")
+    status, bits = found["status"].values, label_maps.flags(found)
+    # air is no failure: what has no signal is counted apart, so that a share is one of voxels that could be fitted
+    apart = {flag: (status & bits.get(flag, 0)) != 0 for flag in ("low_signal", "invalid")}
+    asked = (status & bits.get("outside_mask", 0)) == 0
+    seen = asked & ~apart["low_signal"] & ~apart["invalid"]
+    counts = label_maps.counts(found, status[seen])
+    n = max(int(seen.sum()), 1)
+    shares = [f"{100 * count / n:.3g} % {flag.replace('_', ' ')}" for flag, count in counts.items() if count]
+    print(": ".join([f"{int(seen.sum())} voxels with signal", *[", ".join(shares)] * bool(shares)]))
+    others = [f"{(asked & is_).sum()} {flag.replace('_', ' ')}" for flag, is_ in apart.items() if (asked & is_).any()]
+    if others:
+        print(f"{int((asked & ~seen).sum())} voxels apart: {', '.join(others)}")
+    for line in _doubts(found.attrs, options, counts.get("ambiguous", 0) / n):
+        print(line)
+
+
+def _doubts(attrs: Mapping[Any, Any], options: Collection[str], ambiguous: float) -> Iterator[str]:
+    """What is to be known of the image as a whole, a line each; `ambiguous` is a part of the voxels with signal."""
+    if "reading" in attrs:
+        yield f"reading: {attrs['reading']}"
+    if str(attrs.get("sigma", "")).startswith("unknown"):
+        yield f"the noise SD is {attrs['sigma']}, and with it how sure a value is: give it with --sigma"
+    for name in ("sign_doubt", "remark"):
+        if name in attrs:
+            yield f"doubt: {attrs[name]}"
+    if ambiguous > MANY_AMBIGUOUS and attrs.get("field_range") == "not given":
+        yield f"which is water is open in {ambiguous:.0%}: --set field_range=Hz where the field is known"
+    weighting = str(attrs.get("T1_weighting", ""))
+    half = attrs.get("pdff_read_at_half")
+    if half is not None and f"{100 * half:.1f}" != "50.0":
+        remedy = ": --set T1_correction=true" if "T1_correction" in options else ""
+        yield f"not corrected for T1: a PDFF of 50 % reads {100 * half:.1f} %{remedy}"
+    elif half is None and weighting.startswith("not corrected"):
+        yield f"T1: {weighting}"
+
 
 def _print_verdicts(trial: Any, page: Path) -> None:
     """Print a line a claim; the last line counts what holds, fails and is undecided."""
@@ -425,18 +461,23 @@ def _regions(found: Any, labels: Any) -> Any:
     return None
 
 
-def _confounders(settings: Sequence[str] | None, sequence: str, rung: str) -> tuple[dict[str, Any], Any]:
-    """Return the switches of a sequence that ``--set`` names, and the scanner whose faults it names."""
+def _confounders(
+    settings: Sequence[str] | None, sequence: str, rung: str, constants: Mapping[str, float]
+) -> tuple[dict[str, Any], Any, dict[str, float]]:
+    """Return the switches of a sequence that ``--set`` names, the scanner whose faults it names, and new constants."""
     from ..simulator import sequences
     from ..simulator.acquisition.scanner import Scanner
 
     switches = sequences.get(sequence).switches
-    values = arguments.parse(settings, [*switches, *SCANNER_FAULTS], f"sequence {sequence}")
+    own = [name for name in constants if name not in switches]
+    values = arguments.parse(settings, [*switches, *own, *SCANNER_FAULTS], f"sequence {sequence}")
+    changes = {name: values.pop(name) for name in own if name in values}
+    arguments.check_settings(changes)
     faults = {name: values.pop(name) for name in SCANNER_FAULTS if name in values}
     if faults and rung != "scan":
         raise InputError(f"--set {next(iter(faults))}: faults of the scanner go with --rung scan, not {rung}")
     arguments.check_kinds(faults, {name: getattr(Scanner, name) for name in SCANNER_FAULTS})
-    return values, Scanner(**faults) if faults else None
+    return values, Scanner(**faults) if faults else None, changes
 
 
 def _refuse_without(what: str, **options: Any) -> None:
@@ -521,4 +562,3 @@ def run(arguments: Sequence[str]) -> int:
 def _tell(message: str) -> int:
     print(f"bonemri: {' '.join(message.split())}", file=sys.stderr)
     return 2
-

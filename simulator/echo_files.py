@@ -54,6 +54,13 @@ def _inserted(path: Path, number: str) -> Path:
     return Path(stem.removesuffix(part) + number + part + suffix)
 
 
+def phase_of(path: str | os.PathLike[str]) -> Path | None:
+    """The phase that BIDS has beside a magnitude: ``part-phase`` for ``part-mag``; None where there is none."""
+    path = Path(path)
+    phase = path.with_name(path.name.replace("part-mag", "part-phase"))
+    return phase if phase != path and phase.is_file() else None
+
+
 def part_of(path: str | os.PathLike[str]) -> str:
     """What a file's name says that it holds: "real", "imag", "mag", "ph" (phase), or nothing."""
     found = PART.search(Path(path).name.lower())

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from . import files, nifti, phase_units
 from .acquisition.settings import FIELD, SETTINGS
-from .echo_files import WHAT, of_set, part_of
+from .echo_files import WHAT, of_set, part_of, phase_of
 from .echo_settings import FROM_SPIN_ECHO, SIDECAR_NAMES, check_echoes, check_second, of_sidecars
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .acquisition import Protocol
 
-__all__ = ["ENCODINGS", "SIDECAR_NAMES", "check_echoes", "check_magnitudes", "inputs", "read"]
+__all__ = ["ENCODINGS", "SIDECAR_NAMES", "check_echoes", "check_magnitudes", "inputs", "phase_of", "read"]
 
 MOSTLY = 0.05
 """Part of the voxels that may be negative in a magnitude, as interpolation leaves them; of a real part it is half."""
@@ -58,8 +58,8 @@ def read(
     -------
     DataArray
         (z, y, x, echo), echoes in the order of their times (s; 0 or less where they count from a spin echo);
-        ``field_strength`` (T), ``TR`` (s) and ``flip_angle`` (rad) where they are known; the affine (mm), ``voxel_size`` (m) and, where something was made of the data,
-        ``reading`` in attrs.
+        ``field_strength`` (T), ``TR`` (s) and ``flip_angle`` (rad) where they are known; the affine (mm),
+        ``voxel_size`` (m) and, where something was made of the data, ``reading`` in attrs.
 
     Raises
     ------

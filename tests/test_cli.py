@@ -352,6 +352,14 @@ BAD_CALLS = {
     "simulate ivim_marrow --phantom vials --rung top": "rung",
     "simulate ivim_marrow --phantom vials --set noise=1": "--set noise: sequence diffusion_spin_echo has no parameter",
     "simulate dixon_marrow --phantom vials --set off_resonance=far": "off_resonance is 'far': expected a number (Hz)",
+    "simulate dixon_marrow --phantom vials --set flip_angle=10": "flip_angle must be in rad, as 0.175 (given in degr",
+    "simulate dixon_marrow --phantom vials --set flip_angle=large": "flip_angle=large: flip_angle must be a number (rad)",
+    "simulate dixon_marrow --phantom vials --set TR=[0.01,0.02]": "TR must be a number (s)",
+    "simulate dixon_marrow --phantom vials --set TR=0.001": "TR is 0.001: expected a repetition time longer than TE",
+    "simulate dixon_marrow --phantom vials --set first_echo_phase=20": "first_echo_phase is 20: expected rad, -2 pi to "
+    "2 pi (given in degrees?)",
+    "simulate dixon_marrow --phantom vials --set initial_phase=-90": "initial_phase is -90: expected rad",
+    "simulate dixon_marrow_bipolar --phantom vials --set bipolar_phase=30": "bipolar_phase is 30: expected rad",
     "simulate dixon_marrow --phantom vials --set concomitant=true": "faults of the scanner go with --rung scan, not",
     "simulate dixon_marrow --phantom vials --rung scan --set concomitant=1": "concomitant must be true or false",
     "simulate dixon_marrow --phantom vials --rung scan --set delays=[1e-6,0]": "delays is [1e-06, 0]: expected a time",
@@ -396,6 +404,7 @@ BAD_CALLS = {
     "estimate ivim dwi.nii.gz --set bounds={D=[1,0]}": "bounds of D are",
     "estimate ivim dwi.nii.gz --set bounds={D=[0,high]}": "bounds",
     "estimate ivim dwi.nii.gz --set intervals=2": "--set intervals=2: intervals must be true or false",
+    "estimate ivim dwi.nii.gz --set likelihood=3": "likelihood is 3; expected gaussian or rician",
     "estimate ivim dwi.nii.gz --set likelihood=round": "likelihood is 'round'; expected gaussian or rician",
     "estimate ivim dwi.nii.gz --set likelihood=rician": "needs sigma",
     "estimate ivim-segmented dwi.nii.gz --set threshold=high": "threshold must be a number",
@@ -668,7 +677,67 @@ def test_there_is_no_progress_bar_in_a_pipe(dwi):
     assert (done.returncode, done.stderr) == (0, "")
     wrote, status = done.stdout.splitlines()
     assert wrote == "wrote adc"
-    assert status.startswith("24 voxels: ") and "% good" in status
+    assert status == "24 voxels with signal: 100 % good"
+
+
+def test_air_is_counted_apart(capsys):
+    """Half of the voxels are noise, one is not finite: of those with signal the shares, of the others the counts."""
+    scan = simulator.scan(phantoms.marrow_block(pdff=0.4), simulator.protocols.dixon_marrow, snr=200)
+    tissue = np.tile(scan.values.reshape(-1, 1, 1, scan.sizes["echo"])[:1], (8, 8, 4, 1))
+    rng = np.random.default_rng(4)
+    noise = scan.attrs["image_sd"] * (rng.standard_normal(tissue.shape) + 1j * rng.standard_normal(tissue.shape))
+    both = np.concatenate([tissue + noise, rng.permutation(noise)])
+    both[0, 0, 0] = np.nan
+    coords = {name: c for name, c in scan.coords.items() if c.dims in ((), ("echo",))}
+    files.write_scan(xr.DataArray(both, coords, scan.dims, "signal", scan.attrs), "half.nc")
+    assert cli.run(["estimate", "dixon", "half.nc", "--sigma", str(scan.attrs["image_sd"]), "-o", "maps.nc"]) == 0
+    wrote, seen, apart, *_ = capsys.readouterr().out.splitlines()
+    status = files.read_netcdf("maps.nc")["status"].values
+    low, bad = np.count_nonzero(status & 16), np.count_nonzero(status & 1)
+    assert wrote == "wrote maps.nc" and bad == 1 and low > 200
+    assert seen.startswith(f"{512 - low - bad} voxels with signal: ") and "low signal" not in seen
+    good = 100 * np.count_nonzero(status == 0) / (512 - low - bad)
+    assert f"{good:.3g} % good" in seen
+    assert apart == f"{low + bad} voxels apart: {low} low signal, 1 invalid"
+
+
+def test_what_holds_of_the_whole_image_is_told(capsys):
+    """The weight of T1 in an uncorrected fraction, two echoes that leave it open which is water, a field far away."""
+    sets = ["--set", "flip_angle=0.35", "--set", "TR=0.01"]
+    assert cli.run(["simulate", "dixon_marrow", "--phantom", "marrow_block", *sets, "-o", "weighted.nc"]) == 0
+    assert cli.run(["estimate", "dixon", "weighted.nc", "-o", "maps.nc"]) == 0
+    half = files.read_netcdf("maps.nc").attrs["pdff_read_at_half"]
+    out = capsys.readouterr().out
+    assert f"not corrected for T1: a PDFF of 50 % reads {100 * half:.1f} %: --set T1_correction=true\n" in out
+    assert cli.run(["estimate", "dixon", "weighted.nc", "--set", "T1_correction=true", "-o", "right.nc"]) == 0
+    assert "T1" not in capsys.readouterr().out
+    scan = files.read("weighted.nc", encoding="echo")
+    scan = scan.isel(echo=[0, 1]).assign_coords(echo=("echo", [1.15e-3, 2.3e-3]))
+    scan = scan.copy(data=np.broadcast_to([1 + 0j, 1 + 0j], scan.shape)).drop_attrs()  # one tissue: nothing decides
+    files.write_scan(scan, "two.nc")
+    for known, asked in (([], True), (["--set", "field_range=100"], False)):
+        assert cli.run(["estimate", "dixon-2pt", "two.nc", "--sigma", "0.01", "-o", "two_maps.nc", *known]) == 0
+        out = capsys.readouterr().out
+        assert ("which is water is open in 100%: --set field_range=Hz where the field is known\n" in out) == asked
+    found = {"remark": "the field is 400 Hz in the middle", "T1_weighting": "not corrected for, and not known: no TR"}
+    lines = list(verbs._doubts(found, (), 0.0))
+    assert lines == [f"doubt: {found['remark']}", f"T1: {found['T1_weighting']}"]
+
+
+@pytest.mark.parametrize("changes", [{"flip_angle": 0.17}, {"TR": 0.02}, {"flip_angle": 0.17, "TR": 0.02, "B1": 0.9}])
+def test_a_number_of_the_protocol_is_one_set(changes):
+    """As `Protocol.replace`; B1 is a switch, the field inside the patient. The scan carries what was played."""
+    sets = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    assert cli.run(["simulate", "dixon_marrow", "--phantom", "marrow_block", *sets, "-o", "scan.nc"]) == 0
+    settings = {key: value for key, value in changes.items() if key != "B1"}
+    switches = {key: value for key, value in changes.items() if key == "B1"}
+    protocol = simulator.protocols.dixon_marrow.replace(**settings)
+    expected = simulator.scan(phantoms.marrow_block(), protocol, **switches)
+    found = files.read("scan.nc", encoding="echo")
+    np.testing.assert_array_equal(found.values, expected.values)
+    assert all(float(found[name]) == value for name, value in settings.items())
+    plain = simulator.scan(phantoms.marrow_block(), simulator.protocols.dixon_marrow)
+    assert not np.allclose(found.values, plain.values, rtol=1e-3)
 
 
 @pytest.mark.parametrize("call", ["--help", "estimate --help", "phantom -h", "simulate --help", "validate --help"])

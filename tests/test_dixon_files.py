@@ -240,6 +240,19 @@ def test_a_bids_set_is_gathered_from_any_of_its_files(truth):
     np.testing.assert_allclose(third.values, files.read(magnitude, encoding="echo", second=phase).values)
 
 
+def test_the_phase_beside_a_magnitude_of_bids_is_found(truth, capsys):
+    """For a method that needs it, with a word; a phase that is not there is asked for."""
+    magnitude, phase = bids(truth)
+    assert cli.run(["estimate", "dixon", magnitude]) == 0
+    check_maps("dixon", truth)
+    said = json.loads(Path("dixon/estimate.json").read_text())
+    assert said["inputs"]["second"]["file"] == phase and said["reading"] == f"phase from {phase}"
+    assert f"reading: phase from {phase}\n" in capsys.readouterr().out
+    for file in Path().glob("*part-phase*"):
+        file.unlink()
+    assert "has no phase: give the phase (rad) as INPUT2" in told(capsys, "estimate", "dixon", magnitude)
+
+
 def test_the_sorted_numbers_of_a_set_are_numbers(truth):
     """Twelve echoes: echo-10 comes after echo-2."""
     times = tuple(1.1e-3 * n for n in range(1, 13))
@@ -666,7 +679,7 @@ def test_a_phase_of_another_unit_is_refused_or_stated(truth, capsys, way):
     assert name in line and factor in line and "must be in rad" in line and f'"Units": "{unit}" in p.json' in line
     Path("p.json").write_text(json.dumps({"Units": unit}))
     assert cli.run(["estimate", "dixon", m, p]) == 0
-    # a step of 12 bits is pi/2048, 8e-4 rad rms/sqrt(12): of the ratio of two echoes it is some 1e-3; of 8 bits 16 times
+    # a step of 12 bits is pi/2048, 8e-4 rad rms/sqrt(12): of two echoes it is some 1e-3; of 8 bits 16 times
     assert np.abs(map_of("dixon", "pdff") - truth["pdff"]).max() < 5e-3 * (16 if way == "8 bits" else 1)
     assert json.loads(Path("dixon/estimate.json").read_text())["reading"].startswith("phase from ")
 
@@ -804,8 +817,8 @@ BAD_SIDECARS = {
     "before the pulse": ({"EchoTime": [-1e-3, *ECHOES[1:]], "FlipAngle": 90, "ScanningSequence": "GR"},
                          "m.json: EchoTime has -0.001, and ScanningSequence is 'GR'"),
     "after a spin echo, in ms": ({"EchoTime": [-2.3, -1.2, 0, 1.2, 2.3, 3.4], "FlipAngle": 90}, "given in ms?"),
-    "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "m.json: EchoTime has 0, and FlipAngle is 3 degrees: times of a gradient echo "
-             "must be positive (s); 0 and less are times after a spin echo"),
+    "zero": ({"EchoTime": [0, *ECHOES[1:]]}, "m.json: EchoTime has 0, and FlipAngle is 3 degrees: times of a "
+             "gradient echo must be positive (s); 0 and less are times after a spin echo"),
     "not a number": ({"EchoTime": [float("nan"), *ECHOES[1:]]}, "it must be a list of numbers (s)"),
     "empty": ({"EchoTime": []}, "it must be a list of numbers (s)"),
     "none": ({"EchoTime": None}, "m.json: EchoTime is None; it must be a list of numbers (s)"),
@@ -895,6 +908,7 @@ BAD_IMAGES = {
     "dixon set_echo-1.nii.gz": "set_echo-2.nii.gz: no such file; the set of set_echo-1.nii.gz holds the echoes 1, 3, 4",
     "dixon loose_echo-1.nii.gz": "loose_echo-2.json: EchoTime (s) is missing; each echo of the set needs its own",
     "dixon c.nii.gz --set spectrum=3": "--set spectrum=3: spectrum must be a name, [shifts, areas] or",
+    "dixon c.nii.gz --set rates=3": "option rates is 3; expected one or two",
     "dixon c.nii.gz --set temperature=warm": "--set temperature=warm: temperature must be a number",
     "dixon c.nii.gz --set spectrum=fat_of_whales": "'fat_of_whales'",
     "dixon c.nii.gz --set spectrum=[2.86,0.74]": "spectrum",

@@ -29,6 +29,9 @@ from .sequence import (
 POLARITIES = ("monopolar", "bipolar")
 EXCITATION = {"shape": "hard", "duration": 100e-6}
 
+ROUNDED = 1e-3
+"""Part by which a whole turn may be rounded: 6.284 is one."""
+
 SETTLING = 6.0
 """Time (s) played before the repetition that is read where its steady state is not solved: four T1 of marrow water."""
 
@@ -233,6 +236,8 @@ def _check(
     for name, value in phases.items():
         if not is_finite(value):
             raise InputError(f"{name} is {value!r}: expected a number (rad)")
+        if abs(value) > 2 * math.pi * (1 + ROUNDED):
+            raise InputError(f"{name} is {value:g}: expected rad, -2 pi to 2 pi (given in degrees?)")
     check_temperature(temperature)
 
 
