@@ -80,7 +80,9 @@ def scan(
         (JSON), ``rung``, ``seed``, ``signal_reference`` (S_ref of the SNR), ``switches`` (JSON) and, unless
         noise-free, ``noise_sd``, ``snr``, ``snr_definition``. Outside the object there is noise alone. Voxels are
         those of the phantom; on rung ``scan`` those of the readout, where their ``affine`` says (a Phantom gives its
-        truth there with ``on``).
+        truth there with ``on``), and ``folded`` says in words along which axes signal from outside its field of view
+        lies upon the image, where there is such (``readout.slab`` of a protocol in three dimensions leaves it out along
+        the slowest one).
 
     Raises
     ------
@@ -175,7 +177,7 @@ def _through_kspace(
         reference = kspace.reference(clean)
     else:
         reference = noise.signal_reference(closed_form.signal(sequence.reference(protocol)))
-    attrs: dict[str, Any] = {"signal_reference": reference}
+    attrs: dict[str, Any] = {"signal_reference": reference} | ({"folded": kspace.folded} if kspace.folded else {})
     if snr is None and noise_sd is None:
         image = made(clean)
     else:
@@ -262,9 +264,7 @@ def _noisy(
     image = image.transpose(..., encoding)
     out = image.values if in_place and combine and image.dtype == float else None
     rng, magnitude = np.random.default_rng(_checked_seed(seed)), not np.iscomplexobj(image)
-    received = noise.add(
-        image.values, float(noise_sd), rng, magnitude=magnitude, combine=combine, out=out, **settings
-    )
+    received = noise.add(image.values, float(noise_sd), rng, magnitude=magnitude, combine=combine, out=out, **settings)
     dims = image.dims if combine else (*image.dims, "coil")
     noisy = xr.DataArray(received, image.coords, dims, image.name, dict(image.attrs))
     sequence = None if protocol is None else sequences.get(protocol.sequence)

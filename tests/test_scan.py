@@ -1,9 +1,11 @@
 """Scans: physical limits, values typed independently of the equations, the labels, noise, and wrong input."""
 
+import dataclasses
 import json
 import math
 import re
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bonemri import phantoms
+from bonemri import cli, phantoms
 from bonemri.errors import InputError
 from bonemri.simulator import equations
 from bonemri.simulator.acquisition import FatSuppression, Protocol, noise, protocols
@@ -461,3 +463,99 @@ def test_a_temperature_that_is_none_is_told(value: Any) -> None:
 def test_one_body_has_one_temperature() -> None:
     with pytest.raises(InputError, match="dixon_marrow: temperature changes from point to point: expected one"):
         scan(bone(), DIXON.replace(temperature=(37.0, 36.0, 37.0, 37.0, 37.0, 37.0)))
+
+
+# -- what lies outside the field of view
+
+
+def taller(n: int = 12, **readout: Any) -> tuple[Any, Protocol]:
+    """Marrow of n x 8 x 8 voxels of 2 mm, and a protocol that reads 6 x 8 x 8 of them."""
+    entries = {"trajectory": "cartesian", "dimensions": 3, "matrix": (6, 8, 8), "fov": (0.012, 0.016, 0.016),
+               "dwell": 4e-6, **readout}  # fmt: skip
+    protocol = protocols.dixon_marrow.replace(echo=(1.2e-3, 3.2e-3))
+    return phantoms.marrow_block(shape=(n, 8, 8)), dataclasses.replace(protocol, readout=entries)
+
+
+def emptied(bone: Any, planes: Any) -> Any:
+    """A phantom without spins in some planes across z."""
+    pools = bone.pools.copy(deep=True)
+    at = [slice(None)] * pools["density"].ndim
+    at[pools["density"].dims.index("z")] = planes
+    pools["density"].values[tuple(at)] = 0.0
+    return SimpleNamespace(pools=pools, truth=bone.truth)
+
+
+def test_signal_that_folds_is_told_of() -> None:
+    """Twice as tall as what is read: the sum of both halves, and the lengths in words; air that is outside is none."""
+    bone, protocol = taller()
+    found = scan(bone, protocol, rung="scan")
+    assert found.attrs["folded"].startswith("folded:") and "\n" not in found.attrs["folded"]
+    assert "along z it lies from -12 to 12 mm, the field of view of 12 mm from -6 to 6" in found.attrs["folded"]
+    assert "along x" not in found.attrs["folded"] and "along y" not in found.attrs["folded"]
+    alone = scan(emptied(bone, [0, 1, 2, 9, 10, 11]), protocol, rung="scan")
+    assert "folded" not in alone.attrs
+    np.testing.assert_allclose(found.sum("z"), 2 * alone.sum("z"), rtol=1e-6)
+    assert "folded" not in scan(bone, protocol, rung="engine").attrs
+
+
+@pytest.mark.parametrize(
+    ("readout", "axes"),
+    [
+        ({"fov": (0.03, 0.012, 0.016)}, "y"),
+        ({"fov": (0.03, 0.016, 0.012)}, "x"),  # read: the samples lie 1/fov apart, and there is no filter
+        ({"fov": (0.03, 0.012, 0.012)}, "xy"),
+        ({"dimensions": 2}, ""),  # slices leave out what lies beside them
+        ({"trajectory": "radial_3d", "spokes": 20, "ramp": 1e-6}, ""),  # streaks, and no fold
+    ],
+)
+def test_every_axis_in_steps_of_the_field_of_view_folds(readout: dict[str, Any], axes: str) -> None:
+    bone, protocol = taller(**readout)
+    if readout.get("trajectory") == "radial_3d":
+        protocol = dataclasses.replace(
+            protocol, readout={n: v for n, v in protocol.readout.items() if n != "dimensions"}
+        )
+    told = scan(bone, protocol, rung="scan").attrs.get("folded", "")
+    assert [f"along {axis} it" in told for axis in "xyz"] == [axis in axes for axis in "xyz"]
+
+
+def test_the_command_line_says_what_folds(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bone, _ = taller()
+    bone.to_netcdf(tmp_path / "bone.nc")
+    preset = (Path(noise.__file__).parent / "presets" / "dixon_marrow.toml").read_text()
+    for slab in (False, True):
+        text = preset[: preset.index("matrix =")] + "matrix = [6, 8, 8]\nfov = [0.012, 0.016, 0.016]\ndwell = 4e-6\n"
+        (tmp_path / "read.toml").write_text(f"{text}slab = {str(slab).lower()}\n")
+        out = tmp_path / "scan.nc"
+        command = ["simulate", str(tmp_path / "read.toml"), "--phantom", str(tmp_path / "bone.nc"), "--rung", "scan"]
+        assert cli.run([*command, "-o", str(out)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"wrote {out}" and [line[:7] for line in lines[1:]] == ["folded:"] * (not slab)
+
+
+def test_a_slab_leaves_out_what_lies_outside_it() -> None:
+    """It reads as if nothing were there, along z or, where z is read, along y; half a plane in it counts half."""
+    bone, protocol = taller(slab=True)
+    found, alone = scan(bone, protocol, rung="scan"), scan(emptied(bone, [0, 1, 2, 9, 10, 11]), protocol, rung="scan")
+    assert "folded" not in found.attrs
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-9 * float(abs(alone).max()))
+    bone, protocol = taller(13, slab=True)  # the fov ends in the middle of a plane
+    planes = scan(bone, protocol, rung="scan").sum("z").values
+    np.testing.assert_allclose(planes, alone.sum("z"), rtol=1e-6)
+    bone, protocol = taller(slab=True, frequency="z", fov=(0.03, 0.012, 0.016))
+    assert "folded" not in scan(bone, protocol, rung="scan").attrs
+
+
+@pytest.mark.parametrize(
+    ("readout", "message"),
+    [
+        ({"slab": 1.0}, "readout.slab is 1.0: expected true or false"),
+        (
+            {"slab": True, "dimensions": 2},
+            "readout.slab is true for cartesian in 2 dimensions: expected",
+        ),
+    ],
+)
+def test_a_slab_that_is_none_is_told(readout: dict[str, Any], message: str) -> None:
+    bone, protocol = taller(**readout)
+    with pytest.raises(InputError, match=f"^[^\n]*{re.escape(message)}[^\n]*$"):
+        scan(bone, protocol, rung="scan")

@@ -34,6 +34,13 @@ RECONSTRUCTION = {"reconstruction": "direct", "combination": "", "partial_fourie
                   "tikhonov": 1e-3, "iterations": 30}  # fmt: skip
 """Entries of a protocol's readout that say how images come of the samples, with their defaults."""
 
+SLAB = "slab"
+"""Entry of a protocol's Cartesian readout in three dimensions. True: an ideal slab, outside the field of view along the
+slowest axis of phase encoding no spins are excited. False, the default: all are, and those outside fold in."""
+
+ON_GRID = ("cartesian", "epi")  # trajectories that sample k-space in steps of 1/fov
+FAINT = 0.01  # of the strongest voxel's signal: what is weaker is not said to fold
+
 METHODS = ("direct", "sense")
 COMBINATIONS = ("sum_of_squares", "optimal", "adaptive")
 
@@ -59,6 +66,8 @@ class KSpace:
         self.shape: tuple[int, int, int] = (grid.shape[0], grid.shape[1], grid.shape[2])
         # the field acts while k-space is read: it is no part of the answer at the echo time
         self.engine = Engine(sequence, pools, grid, switches, dataclasses.replace(self.scanner, b0=None))
+        self.folded = ""
+        """What of the signal that was acquired last lay outside the field of view, in words; empty where none did."""
         self.scanner.check(grid.shape, np.any(np.nan_to_num(self.engine.density) > 0, axis=0).reshape(grid.shape))
 
     # -- what is read
@@ -66,7 +75,7 @@ class KSpace:
     def trajectories(self, protocol: Protocol) -> tuple[Trajectory, ...]:
         """How each point is read."""
         assert self.sequence.readout is not None
-        entries = {n: v for n, v in protocol.readout.items() if n not in RECONSTRUCTION}
+        entries = {n: v for n, v in protocol.readout.items() if n not in (*RECONSTRUCTION, SLAB)}
         found = self.sequence.readout(dataclasses.replace(protocol, readout=entries))
         return found if isinstance(found, tuple) else (found,) * protocol.points
 
@@ -82,6 +91,11 @@ class KSpace:
         earlier = self._turned_before(protocol, ways)
         if earlier is not None:
             maps = [dataclasses.replace(m, density=m.density * earlier) for m in maps]
+        slab = self._slab(protocol, ways[0])
+        if slab is not None:
+            part = self._covered(slab, ways[0]).reshape([-1 if axis == slab else 1 for axis in range(3)])
+            maps = [dataclasses.replace(m, density=m.density * part) for m in maps]
+        self.folded = self._beyond(maps, ways[0], slab)
         # B1+ has acted in the pulses; a map of the field may hold NaN where there is no object
         field = None if self.scanner.b0 is None else self.scanner.offset(self.grid.shape)
         scanner = dataclasses.replace(self.scanner, b0=field, b1=None, coils=self.coils(protocol))
@@ -97,6 +111,55 @@ class KSpace:
             )
             found.append((ways[points[0]], tuple(points), data))
         return found
+
+    def _slab(self, protocol: Protocol, way: Trajectory) -> int | None:
+        """The axis (of z, y, x) along which an ideal slab is excited; None without one."""
+        wanted = protocol.readout.get(SLAB, False)
+        where = f"protocol {protocol.name}: readout.{SLAB}"
+        if not isinstance(wanted, (bool, np.bool_)):
+            raise InputError(f"{where} is {wanted!r}: expected true or false")
+        if not wanted:
+            return None
+        if way.kind != "cartesian" or way.dimensions != 3:
+            raise InputError(f"{where} is true for {way.kind} in {way.dimensions} dimensions: expected cartesian in 3")
+        return 1 if protocol.readout.get("frequency", "x") == "z" else 0  # z is the slowest unless it is read
+
+    def _covered(self, axis: int, way: Trajectory) -> NDArray[np.float64]:
+        """Part of each plane of the phantom across an axis that lies in the field of view."""
+        n, edge, half = self.shape[axis], self.size[axis], 0.5 * way.fov[axis]
+        low = (np.arange(n) - 0.5 * n) * edge
+        return np.asarray(np.clip((np.minimum(low + edge, half) - np.maximum(low, -half)) / edge, 0.0, 1.0))
+
+    def _beyond(self, maps: list[PoolMap], way: Trajectory, slab: int | None) -> str:
+        """Axes along which signal reaches beyond the field of view of steps of 1/fov, with both lengths.
+
+        Along the line that is read, too: the samples lie as far apart, and no filter of a receiver takes away what lies
+        outside.
+        """
+        if way.kind not in ON_GRID:
+            return ""
+        seen = np.zeros(self.shape)
+        for one in maps:
+            amplitude = np.abs(np.asarray(one.amplitude))
+            each = amplitude.sum(axis=1) if amplitude.ndim == 2 else np.atleast_1d(amplitude)
+            density = np.abs(np.asarray(one.density))
+            seen += density * each.max() if density.ndim == 3 else (density.T * each).T.max(axis=0)
+        strong = seen > FAINT * seen.max()
+        told = []
+        for axis in range(3 - way.dimensions, 3):
+            there = np.flatnonzero(strong.any(axis=tuple(a for a in range(3) if a != axis)))
+            if axis == slab or not there.size:
+                continue
+            low, high = ((plane - 0.5 * self.shape[axis]) * self.size[axis] for plane in (there[0], there[-1] + 1))
+            fov = way.fov[axis]
+            if max(-low, high) > 0.5 * fov * (1 + 1e-6):
+                told.append(
+                    f"along {'zyx'[axis]} it lies from {1e3 * low:.4g} to {1e3 * high:.4g} mm, the field of view of "
+                    f"{1e3 * fov:.4g} mm from {-500 * fov:.4g} to {500 * fov:.4g}"
+                )
+        if not told:
+            return ""
+        return f"folded: signal from outside the field of view lies upon the image: {'; '.join(told)}"
 
     def coils(self, protocol: Protocol) -> Coils | None:
         """The scanner's coils, else as many uniform ones as the protocol says; None for one of sensitivity 1."""
