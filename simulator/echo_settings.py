@@ -79,7 +79,7 @@ def of_sidecars(single: list[Path], protocol: Protocol | None, volumes: int, tol
     _compare_frequency(contents[0], found, told)
     echo = _echo_times(places, contents, volumes)
     if protocol is not None:
-        _check_agreement(places[0], found, protocol)
+        _check_agreement(places[0], contents[0], found, protocol)
         echo = _settled_times(places[0], single[0], echo, protocol, volumes, told)
     if echo is None:
         absent = "is missing" if not places[0].exists() else "has no EchoTime"
@@ -106,9 +106,10 @@ def _check_spin_echo(place: Path, content: dict[str, Any], found: dict[str, Any]
                      "0 and less are times after a spin echo")  # fmt: skip
 
 
-def _check_agreement(place: Path, found: dict[str, Any], protocol: Protocol) -> None:
+def _check_agreement(place: Path, content: dict[str, Any], found: dict[str, Any], protocol: Protocol) -> None:
     """Refuse a protocol whose field, TR or flip angle is another than that of the sidecar."""
-    rows = (("field_strength", "MagneticFieldStrength", 1.0, "T", SAME_FIELD),
+    stating = [field for field in ("MagneticFieldStrength", "ImagingFrequency") if content.get(field) is not None]
+    rows = (("field_strength", " with ".join(stating), 1.0, "T", SAME_FIELD),
             ("TR", "RepetitionTime", 1.0, "s", ROUNDED),
             ("flip_angle", "FlipAngle", 180 / math.pi, "degrees", ROUNDED))  # fmt: skip
     for name, field, factor, unit, within in rows:

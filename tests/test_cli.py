@@ -353,7 +353,7 @@ BAD_CALLS = {
     "simulate ivim_marrow --phantom vials --set noise=1": "--set noise: sequence diffusion_spin_echo has no parameter",
     "simulate dixon_marrow --phantom vials --set off_resonance=far": "off_resonance is 'far': expected a number (Hz)",
     "simulate dixon_marrow --phantom vials --set flip_angle=10": "flip_angle must be in rad, as 0.175 (given in degr",
-    "simulate dixon_marrow --phantom vials --set flip_angle=large": "flip_angle=large: flip_angle must be a number (rad)",
+    "simulate dixon_marrow --phantom vials --set flip_angle=large": "flip_angle=large: flip_angle must be a number (ra",
     "simulate dixon_marrow --phantom vials --set TR=[0.01,0.02]": "TR must be a number (s)",
     "simulate dixon_marrow --phantom vials --set TR=0.001": "TR is 0.001: expected a repetition time longer than TE",
     "simulate dixon_marrow --phantom vials --set first_echo_phase=20": "first_echo_phase is 20: expected rad, -2 pi to "
@@ -572,6 +572,8 @@ def test_a_page_names_what_may_be_set(capsys):
         chosen = sequences.get("pulseq" if name == "fid.seq" else simulator.protocols.get(name).sequence)
         assert all(f"\n  {switch} " in out for switch in chosen.switches)
         assert ("\n  odd_even_phase " in out) == (chosen.readout is not None)
+    assert cli.run(["simulate", "dixon_marrow", "-h"]) == 0
+    assert "\nNumbers of these may be changed, as --set name=value: TR, flip_angle\n" in capsys.readouterr().out
 
 
 def test_help_for_what_is_not_there_is_told(capsys):

@@ -336,6 +336,9 @@ def test_the_frequency_tells_the_field_where_nothing_else_does(truth):
     scan = files.read("c.nii.gz", encoding="echo")
     assert float(scan["field_strength"]) == pytest.approx(123.25 / 42.577478518, rel=1e-9)
     assert scan.attrs["reading"] == "field strength of 2.895 T from ImagingFrequency, stated as 3 T"
+    unstated = {**SIDECAR, "ImagingFrequency": 123.25, "ImagedNucleus": None}
+    nifti.beside("c.nii.gz", ".json").write_text(json.dumps(unstated))
+    assert float(files.read("c.nii.gz", encoding="echo")["field_strength"]) == float(scan["field_strength"])
     for other in ({"ImagingFrequency": 63.68}, {"ImagingFrequency": 123.25, "ImagedNucleus": "31P"}):
         nifti.beside("c.nii.gz", ".json").write_text(json.dumps({**SIDECAR, **other}))
         scan = files.read("c.nii.gz", encoding="echo")
@@ -559,6 +562,8 @@ def test_a_magnet_of_nominal_3_tesla_is_fitted_at_its_own_field(truth):
 
 OTHERS = {
     "field": ({"MagneticFieldStrength": 1.5}, "MagneticFieldStrength is 1.5 T, and 3 T in protocol dixon_marrow; "),
+    "frequency": ({"ImagingFrequency": 63.68, "MagneticFieldStrength": 1.5}, "MagneticFieldStrength with "
+                  "ImagingFrequency is 1.496 T, and 3 T in protocol dixon_marrow; "),
     "TR": ({"RepetitionTime": 0.02}, "RepetitionTime is 0.02 s, and "),
     "angle": ({"FlipAngle": 9}, "FlipAngle is 9 degrees, and 3 degrees in protocol dixon_marrow; "),
     "echoes": ({"EchoTime": list(UNEVEN)}, "EchoTime is 0.0011, 0.0019, 0.0032, 0.0043, 0.0059, 0.0064 s, and 0.00121"),
@@ -575,11 +580,11 @@ def test_a_protocol_that_contradicts_the_sidecar_is_told(truth, capsys, case):
     save("c.nii.gz", echoes(truth), {**agreeing, **changes})
     line = told(capsys, "estimate", "dixon", "c.nii.gz", "--protocol", "dixon_marrow")
     assert f"c.json: {expected}" in line
-    assert f"correct {next(iter(changes))} in the sidecar or leave it out there, or give a protocol" in line
+    assert f"correct {expected.partition(' is ')[0]} in the sidecar or leave it out there, or give a proto" in line
     rest = {key: value for key, value in agreeing.items() if key not in changes}
     nifti.beside("c.nii.gz", ".json").write_text(json.dumps(rest))
     scan = files.read("c.nii.gz", encoding="echo", protocol=own)
-    assert float(scan["field_strength"]) == (3.0 if case == "field" else 2.895)
+    assert float(scan["field_strength"]) == (3.0 if case in ("field", "frequency") else 2.895)
     np.testing.assert_allclose(scan["echo"], ECHOES, rtol=1e-12)
     assert float(scan["TR"]) == own["TR"] and float(scan["flip_angle"]) == pytest.approx(own["flip_angle"], rel=1e-12)
 
@@ -591,17 +596,22 @@ SHIFTS = {
 
 
 @pytest.mark.parametrize("shifts", SHIFTS)
-def test_times_after_a_spin_echo(truth, shifts):
+def test_times_after_a_spin_echo(truth, capsys, shifts):
     """Three echoes know no R2*: it is 0. For dixon, six of them, and the R2' that acts along them."""
     times = SHIFTS[shifts]
     content = {"MagneticFieldStrength": 3, "RepetitionTime": 0.6, "FlipAngle": 90}
     few = {**truth, "r2star": np.zeros((5, 4, 3)), "fieldmap": truth["fieldmap"] / 10}
     save("three.nii.gz", echoes(few, times), {**content, "EchoTime": list(times)})
     assert cli.run(["estimate", "dixon-3pt", "three.nii.gz"]) == 0
+    capsys.readouterr()
     np.testing.assert_allclose(map_of("dixon-3pt", "pdff"), few["pdff"], atol=1e-6)
     np.testing.assert_allclose(map_of("dixon-3pt", "fieldmap"), few["fieldmap"], atol=1e-4)
     said = json.loads(Path("dixon-3pt/estimate.json").read_text())
     assert "times after a spin echo" in said["reading"]
+    save("m.nii.gz", np.abs(echoes(few, times)), {**content, "EchoTime": list(times)})
+    save("p.nii.gz", np.angle(echoes(few, times)), {"EchoTime": list(times[::-1])})
+    assert "both must have the same echoes, in the same order" in told(capsys, "estimate", "dixon-3pt", "m.nii.gz",
+                                                                       "p.nii.gz")  # fmt: skip
     many = tuple(times[0] + 0.9e-3 * n for n in range(6))
     save("six.nii.gz", echoes(truth, many), {**content, "EchoTime": list(many)})
     assert cli.run(["estimate", "dixon", "six.nii.gz"]) == 0
