@@ -66,6 +66,8 @@ def dixon(
 ) -> dict[str, Any]:
     """PDFF, R2*, field, water and fat of every voxel.
 
+    Of even echoes the field is known modulo 1/spacing; the PDFF is right nevertheless.
+
     `phases`: water and fat leave the pulse with a phase each (``free``) or one together (``common``). `fraction`: the
     ``real`` part of F/(W + F), whose noise averages out at 0 and 100 %; the ``magnitude`` ratio; or Liu's
     ``discrimination``. `spectrum` as `simulator.water_fat.spectrum_of`, or ``fitted``: one triglyceride for the image,

@@ -64,6 +64,10 @@ class Start(NamedTuple):
 LEAST = 3
 """Echoes that a field map needs."""
 
+BEYOND = 4.5
+"""SD by which a fraction may lie below 0 or above 1: noise exceeds it in 3 voxels of a million. What the model lacks
+does so too, but then no other field fits as well."""
+
 
 def field_of(
     data: np.ndarray,
@@ -113,4 +117,35 @@ def field_of(
         )
         for image, inside, sd in zip(images, masks, noise, strict=True)
     ]  # fmt: skip
-    return Start(*(np.concatenate([getattr(f, name).ravel() for f in found]) for name in Start._fields))
+    start = Start(*(np.concatenate([getattr(f, name).ravel() for f in found]) for name in Start._fields))
+    noise = np.concatenate([np.broadcast_to(f.sigma, f.field.shape).ravel() for f in found])
+    other = np.concatenate([f.alternative.ravel() for f in found])
+    rivals = np.flatnonzero(np.isfinite(other) & ~start.ambiguous)
+    if rivals.size:
+        start.ambiguous[rivals] = _impossible(
+            images.reshape(-1, len(points))[rivals], train.take(points), start.field[rivals], start.r2star[rivals],
+            noise[rivals],
+        )  # fmt: skip
+    return start
+
+
+def _impossible(data: np.ndarray, train: Train, field: np.ndarray, rate: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Whether the fraction of fat of voxels with a rival minimum is below 0 or above 1 by `BEYOND` SD, (voxel,).
+
+    The SD is that of six unknowns: the fraction moves with field and rate.
+    """
+    turned = demodulated(data, train.times, field)
+    water, fat = projected(turned, train, np.zeros(len(field)), rate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        over = np.abs((fat / (water + fat)).real - 0.5) - 0.5
+    out = over > 0
+    water, fat, rate, sigma, over = water[out], fat[out], rate[out], sigma[out], over[out]
+    decay = np.exp(-np.multiply.outer(rate, train.times)) + 0j
+    made = (water[:, None] + fat[:, None] * train.fat) * decay * train.times
+    columns = np.stack([decay, 1j * decay, train.fat * decay, 1j * train.fat * decay, 1j * made, made], axis=-1)
+    covariance = np.linalg.pinv((columns.conj().swapaxes(1, 2) @ columns).real, hermitian=True)
+    w, f = water / (water + fat) ** 2, fat / (water + fat) ** 2
+    slope = np.stack([-f.real, f.imag, w.real, -w.imag, 0 * w.real, 0 * w.real], axis=-1)
+    sd = sigma * np.sqrt(np.einsum("vi,vij,vj->v", slope, covariance, slope))
+    out[out] = over > BEYOND * sd
+    return out

@@ -160,13 +160,15 @@ class Minima:
         Beyond it a minimum has no candidate, and what is left of it at the end loses to a swap's. By a `spread` of 0,
         of noise that is not known yet, the best minimum alone counts.
         """
-        ends = (self.r2star >= EDGE) & (self.residual <= self.residual[:, :1] + 2 * CAP * np.reshape(spread, (-1, 1)))
-        ends &= np.arange(ROOM) < self.count[:, None]
-        again = np.flatnonzero(ends.any(axis=1) & ~self.fast)
-        if again.size:
-            found = Minima.of(values[again], tables)
-            self.field[again], self.residual[again], self.r2star[again] = found.field, found.residual, found.r2star
-            self.count[again], self.fast[again] = found.count, True
+        some = np.flatnonzero((self.r2star >= EDGE).any(axis=1) & ~self.fast)
+        if some.size:
+            most = self.residual[some, :1] + 2 * CAP * np.broadcast_to(spread, len(self.fast))[some, None]
+            ends = (self.r2star[some] >= EDGE) & (self.residual[some] <= most)
+            some = some[(ends & (np.arange(ROOM) < self.count[some, None])).any(axis=1)]
+        if some.size:
+            found = Minima.of(values[some], tables)
+            self.field[some], self.residual[some], self.r2star[some] = found.field, found.residual, found.r2star
+            self.count[some], self.fast[some] = found.count, True
 
     def swapped_too(self, values: np.ndarray, tables: Tables, spread: np.ndarray, fast: bool = False) -> None:
         """Give the voxels without a second minimum the swap of their first, in place, where it fits.
@@ -175,6 +177,9 @@ class Minima:
         is where the signal has decayed before water and fat have turned: `LASTS`. Of the
         voxels that are `fast`, or of the others.
         """
+        here = self.fast == fast
+        if not here.any():
+            return
         seen = np.abs(np.exp(-2j * np.pi * np.multiply.outer(tables.psi, tables.times)) @ tables.fat)
         shift = float(tables.psi[seen.argmax()])
         if shift == 0:
@@ -183,7 +188,7 @@ class Minima:
         merged = abs(shift) * np.minimum(lasts, LASTS / np.maximum(self.r2star[:, 0], 1.0)) < MERGED
         most = self.residual[:, 0] + 2 * CAP * spread
         lone = (self.count > 0) & ((self.count == 1) | (self.residual[:, 1] > most))
-        alone = np.flatnonzero(lone & merged & (self.fast == fast))
+        alone = np.flatnonzero(lone & merged & here)
         for start in range(0, len(alone), threads.BLOCK):
             some = alone[start : start + threads.BLOCK]
             for way in (shift, -shift):
