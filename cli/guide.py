@@ -23,7 +23,7 @@ LEAST_ECHOES = {"dixon-2pt": "exactly two", "dixon-mixed": "at least four"}
 
 
 BRINGS = {"t2star": "t2star=true", "r2star_fat": "rates=two", "first_phase": "first_echo=free",
-          "bipolar_phase": "bipolar=true", "pdff_other": "both=true"}  # fmt: skip
+          "bipolar_phase": "bipolar=true", "pdff_other": "both=true", "T1_error": "T1_correction=true"}  # fmt: skip
 """What is to be set for a further quantity."""
 
 

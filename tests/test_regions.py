@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bonemri import estimators
+from bonemri import estimators, phantoms, simulator
 from bonemri.estimators.status import Status
 from bonemri.simulator import tissues
 from bonemri.simulator.acquisition.protocol import protocols
@@ -175,3 +175,17 @@ def test_a_cross_section_lies_across_the_body_however_the_slices_lie(axial, area
     maps = maps_of((1, 1, 1), pdff=0.1)
     maps.attrs["affine"] = affine.ravel()
     assert float(regions.by_label(maps, one_label((1, 1, 1)))["cross_section"][0]) == pytest.approx(area)
+
+
+def test_T1_that_is_not_known_is_no_error_that_averages_out():
+    """A thousand voxels share what is not known of T1: the region's error is not below it."""
+    bone = phantoms.marrow_block(shape=(1, 30, 34), pdff=0.4, f=0.0)
+    scan = simulator.scan(bone, simulator.protocols.dixon_ideal_iq_3t, snr=50, seed=2)
+    maps = estimators.dixon(scan, T1_correction=True)
+    labels = xr.DataArray(np.ones(maps["pdff"].shape, int), dims=maps["pdff"].dims)
+    found = regions.by_label(maps, labels)
+    shared = float(maps["T1_error"].mean())
+    assert shared > 0.005
+    assert shared < float(found["pdff_se"][0]) < 1.2 * shared
+    without = regions.by_label(maps.drop_vars("T1_error"), labels)
+    assert float(without["pdff_se"][0]) < 0.2 * shared

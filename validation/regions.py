@@ -48,8 +48,8 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
     Parameters
     ----------
     maps : Dataset
-        ``pdff``, and ``r2star`` (1/s), ``water`` and ``fat``, and ``status`` where there are such, over z, y, x, with
-        attr ``voxel_size`` (m; z, y, x) or regular coordinates.
+        ``pdff``, and ``r2star`` (1/s), ``water`` and ``fat``, ``T1_error`` and ``status`` where there are such, over
+        z, y, x, with attr ``voxel_size`` (m; z, y, x) or regular coordinates.
     labels : DataArray (z, y, x)
         Whole numbers, 0 outside.
     groups : mapping, optional
@@ -84,7 +84,8 @@ def by_label(maps: xr.Dataset, labels: xr.DataArray, groups: Mapping[str, tuple[
 
     Standard errors come from the spread over the voxels, that of the tissue included, as if they were independent:
     noise that neighbours share (interpolated images), and tissue that varies over more than a voxel, make them too
-    small. That of a weighted mean: Cochran, Sampling Techniques (1977), 6.4, as a ratio of sums; of a median, free of
+    small. What is not known of the T1 that PDFF was corrected by (``T1_error``) is the same in all voxels, and is added
+    whole. That of a weighted mean: Cochran, Sampling Techniques (1977), 6.4, as a ratio of sums; of a median, free of
     its distribution: Price and Bonett, J Stat Comput Simul 68:295 (2001), doi:10.1080/00949650108812071.
     """
     values = labels.values
@@ -139,6 +140,8 @@ def _read(maps: xr.Dataset, voxels: np.ndarray) -> dict[str, float]:
     pdff = float(weight @ fraction) / total if n else np.nan
     rest = weight * (fraction - pdff)
     pdff_se = float(np.sqrt(n / (n - 1) * (rest @ rest))) / total if n > 1 else np.nan
+    if "T1_error" in maps and n:  # what is not known of T1 is the same in all of them
+        pdff_se = float(np.hypot(pdff_se, weight @ maps["T1_error"].values[voxels] / total))
     rates = maps["r2star"].values[voxels] if "r2star" in maps else np.empty(0)
     rate, rate_se = median_of(rates[np.isfinite(rates)])
     positive = rate > 0

@@ -33,6 +33,7 @@ EXTRAS = {
     "r2star_fat": ("1/s", "apparent transverse relaxation rate of fat"),
     "first_phase": ("rad", "what the phase of the first echo is off"),
     "bipolar_phase": ("rad", "what the phase of every second echo is off"),
+    "T1_error": ("1", "part of the uncertainty of the fat fraction that T1 makes, alike in all voxels"),
 }
 IDENTIFIED = {"pdff": 0.10, "r2star": 100.0, "r2star_fat": 100.0}
 """Standard errors beyond which a reader would not call a map a measurement: 10 points, 100 1/s. Where one of two rates
@@ -142,6 +143,8 @@ class Maps:
             out[name] = value
             out[f"{name}_sd"] = self.unit_sd[name] * scale
         out["pdff_sd"] = np.hypot(out["pdff_sd"], self.weight_sd)
+        if self.weight_sd.any():
+            out["T1_error"] = np.where(np.isfinite(out["pdff"]), self.weight_sd, np.nan)
         if intervals:
             ratio = Fraction(out["pdff"], out["water"], out["fat"], {}, self.weight_sd, **self.ratio)
             out["pdff_lo"], out["pdff_hi"] = ratio.interval(noise.sd, noise.quantile)
