@@ -14,6 +14,7 @@ from bonemri.estimators.fat.candidates import Candidates, noise_level
 from bonemri.estimators.fat.exchange import Pairs, Steps
 from bonemri.estimators.fat.train import Train
 from bonemri.simulator import protocols, tissues, water_fat
+from bonemri.validation.scenes import fields
 
 OPPOSED, IN_PHASE = 1.15e-3, 2.30e-3
 AMBIGUOUS = np.uint16(Status.AMBIGUOUS)
@@ -233,6 +234,69 @@ def test_islands_are_settled_each_by_itself():
     assert not (swapped(maps, field, (1.0e-3, 2.2e-3)) & ~air)[:, :63].any()
     assert open_[:, :63][~air[:, :63]].mean() < 0.03
     assert open_[:, 65:].all()
+
+
+def stepped(rng, values, n=64):
+    """Tiles of water, fat, a mixture, or of any composition voxel by voxel, in a field of two constant parts."""
+    tile = np.arange(n) // 8
+    pdff = rng.choice([0.0, 1.0, 0.3, np.nan], size=(n // 8, n // 8))[tile[:, None], tile]
+    pdff = np.where(np.isnan(pdff), rng.random((n, n)), pdff)
+    return pdff, np.where(smooth(rng, (n, n), 10) > 0, *values)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.1])
+@pytest.mark.parametrize("r2star", [20.0, 140.0])
+@pytest.mark.parametrize(("times", "step"), [((1.0e-3, 2.2e-3), 300.0), ((1.3e-3, 2.7e-3), 200.0)])
+def test_a_step_of_the_field_swaps_nothing(times, step, r2star, phase):
+    """Nearer to the step of the exchange (399 and 280 Hz) than to none: what lies beyond decides for itself or is open.
+
+    The two differ by 100 and 80 Hz, seven times the 12 Hz that noise makes of a step between voxels of one tissue; what
+    the exchange adds to a mixture's field differs from that of water and fat by no more than half of this. A voxel in
+    a thousand is what the claims allow to noise.
+    """
+    wrong = seen = 0
+    for seed in range(6):
+        rng = np.random.default_rng([12, seed])
+        pdff, field = stepped(rng, (-step / 2, step / 2))
+        water = signal(np.zeros(pdff.shape), field, times, r2star) * (1 - pdff[..., None])
+        fat = signal(np.ones(pdff.shape), field, times, r2star) * pdff[..., None] * np.exp(1j * phase)
+        maps = estimators.dixon_2pt(image(noisy(water + fat, 20, rng), times), sigma=1 / 20, r2star=60.0)
+        sure = ~ambiguous(maps, pdff.shape)
+        off = np.abs(maps.pdff.values[0] - pdff) > 0.3
+        wrong, seen = wrong + (sure & off & swapped(maps, field, times)).sum(), seen + sure.size
+    assert wrong < 0.001 * seen
+
+
+def test_smooth_pairs_alone_join_what_a_step_parts():
+    """A tenth of fat, 8 x 20 voxels, a step of 300 Hz: whichever way round the other half is, it is for itself."""
+    times = (1.0e-3, 2.2e-3)
+    field = np.tile(np.repeat([0.0, 300.0], 10), 8)
+    found, train = candidates_of(np.full(160, 0.1), field, times, np.random.default_rng(0), 100)
+    pairs = Pairs.of(np.ones((8, 20), bool), np.ones(160, bool), None)
+    variance, across = found.variance(np.full(160, 0.01)), field[pairs.first] != field[pairs.second]
+    for turned in (False, True):
+        label = turned & (field > 0)
+        told = fat_exchange.smoothness(found, variance, label, pairs, Steps.of(pairs, train, 10.0))
+        assert (told[across] <= 0).all() and (told[~across] > 0).all()
+        region = np.arange(160)
+        for root in fat_exchange.regions(told, pairs, 160, alike=True)[0]:
+            region = root[region]
+        assert len(set(zip(region, field, strict=True))) == len(set(region)) == 2
+
+
+def test_a_voxel_off_the_field_about_it_keeps_its_own():
+    """A line 40 Hz off a constant field: seven times the SD of its phase at SNR 100 and four of the mean's, and open.
+
+    The phases of two echoes of size 1 and .01 of noise turn by .0141 rad: 1.9 Hz at 1.2 ms.
+    """
+    times = (1.0e-3, 2.2e-3)
+    rng = np.random.default_rng(4)
+    field = np.zeros((21, 21))
+    field[10, 10] = 40.0
+    data = image(noisy(signal(np.full((21, 21), 0.1), field, times), 100, rng), times)
+    maps = estimators.dixon_2pt(data, sigma=0.01, field_range=150)
+    assert abs(maps.fieldmap.values[0, 10, 10] - 40.0) < 4 * 1.9 and ambiguous(maps, field.shape)[10, 10]
+    assert np.abs(maps.fieldmap.values[0])[0:6].max() < 4 * 1.9
 
 
 # ---- what it does not
@@ -470,6 +534,40 @@ def test_three_even_echoes_do_not_swap_for_want_of_R2star(offset, r2star):
             maps = estimators.dixon_3pt(data, sigma=0.02, r2star=told)
             wrong = swapped(maps, field, times) & (np.abs(maps.pdff.values[0] - pdff) > 0.3)
             assert not (wrong & ~ambiguous(maps, pdff.shape)).any()
+
+
+@pytest.mark.parametrize("rate", [15.0, 150.0])
+def test_one_number_for_R2star_is_not_believed_in_every_voxel(rate):
+    """Islands with air between, told 60 /s: what the exchange gains by a wrong rate is no evidence; a map's is."""
+    times = 1.15e-3 * np.arange(1, 4)
+    wrong = seen = sure = 0
+    for seed in range(4):
+        made = fields.scene(np.random.default_rng([seed, 3]), kind="islands", times=times, r2star=rate, snr=20)
+        data = image(made.data, times)
+        told = estimators.dixon_3pt(data, mask=made.mask, sigma=made.sigma, r2star=60.0)
+        known = estimators.dixon_3pt(data, mask=made.mask, sigma=made.sigma, r2star=np.full(made.mask.shape, rate))
+        for maps in (told, known):
+            off = swapped(maps, made.field[0], times) & (np.abs(maps.pdff.values - made.pdff) > 0.3)[0]
+            wrong += (off & ~ambiguous(maps, off.shape) & made.mask[0]).sum()
+            seen += made.mask.sum()
+        sure += (~ambiguous(known, off.shape) & made.mask[0]).sum()
+    assert wrong < 0.001 * seen
+    assert sure > 0.8 * seen / 2
+
+
+def test_a_number_for_R2star_beyond_those_of_tissue():
+    """200 /s told, 200 and 250 true: none is swapped for want of rates that the field map considers."""
+    times = 1.15e-3 * np.arange(1, 4)
+    for rate, most in (
+        (200.0, 0.25),
+        (250.0, 1.0),
+    ):  # what is open of a smooth field by the claim; where the rate is off
+        made = fields.scene(np.random.default_rng(6), kind="smooth", times=times, r2star=rate, snr=20)
+        maps = estimators.dixon_3pt(image(made.data, times), mask=made.mask, sigma=made.sigma, r2star=200.0)
+        off = swapped(maps, made.field[0], times) & (np.abs(maps.pdff.values - made.pdff) > 0.3)[0]
+        open_ = ambiguous(maps, off.shape)
+        assert (off & ~open_ & made.mask[0]).sum() < 0.001 * made.mask.sum()
+        assert (open_ & made.mask[0]).sum() < most * made.mask.sum()
 
 
 # ---- on trial

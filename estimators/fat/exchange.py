@@ -103,6 +103,10 @@ class Steps:
         turn = 2 * np.pi * (train.times[1] - train.times[0]) * pairs.apart
         return cls((turn * ordinary) ** 2, (turn * max(STEP, ordinary)) ** 2)
 
+    def take(self, some: np.ndarray) -> Steps:
+        """Of some of the pairs."""
+        return Steps(self.ordinary[some], self.large[some])
+
     def cost(self, turn: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """-log likelihood of turns (phasors) from one voxel to the next, whose noise has this variance (rad2)."""
         square = np.angle(turn) ** 2 / 2
@@ -129,7 +133,28 @@ def bonds(cost: np.ndarray) -> np.ndarray:
     return pull
 
 
-def regions(bond: np.ndarray, pairs: Pairs, n_voxel: int) -> tuple[list[np.ndarray], np.ndarray]:
+def smoothness(
+    candidates: Candidates, variance: np.ndarray, label: np.ndarray, pairs: Pairs, steps: Steps
+) -> np.ndarray:
+    """By how much each pair, as labelled, is smooth rather than stepped or exchanged on one side, (pair,).
+
+    Half the difference of -log likelihood, as of `bonds`. A step is a step, however large: were a small one the
+    likelier, an image whose field steps by what the exchange adds would be believed where it is exchanged.
+    """
+    a, b, turn = pairs.first, pairs.second, candidates.turn
+    mine, theirs = label[a].astype(int), label[b].astype(int)
+
+    def cost(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        square = np.angle(turn[i, a] * turn[j, b].conj()) ** 2 / 2
+        each: np.ndarray = square / (variance[i, a] + variance[j, b] + steps.ordinary)
+        return each
+
+    unlike = np.minimum(cost(1 - mine, theirs), cost(mine, 1 - theirs))
+    told: np.ndarray = (np.minimum(unlike, JUMP) - np.minimum(cost(mine, theirs), 2 * JUMP)) / 2
+    return told
+
+
+def regions(bond: np.ndarray, pairs: Pairs, n_voxel: int, alike: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
     """Voxels grown together along their strongest bonds: how they grew, and the orientation of each.
 
     Each region joins the neighbour that it is most sure about, by the sum over all pairs between the two; joined ones
@@ -140,6 +165,8 @@ def regions(bond: np.ndarray, pairs: Pairs, n_voxel: int) -> tuple[list[np.ndarr
     bond : ndarray, (pair,)
     pairs : Pairs
     n_voxel : int
+    alike : bool
+        Negative bonds keep apart; without it they join voxels of the other orientation.
 
     Returns
     -------
@@ -157,7 +184,7 @@ def regions(bond: np.ndarray, pairs: Pairs, n_voxel: int) -> tuple[list[np.ndarr
     a, b, weight = pairs.first, pairs.second, bond
     size: np.ndarray = np.ones(n_voxel)
     while a.size:
-        firm = np.flatnonzero(2 * np.abs(weight) >= needed(np.minimum(size[a], size[b])))
+        firm = np.flatnonzero(2 * (weight if alike else np.abs(weight)) >= needed(np.minimum(size[a], size[b])))
         if not firm.size:
             break
         # the strongest of each; ties are broken alike from both sides, so that the choices close no circle

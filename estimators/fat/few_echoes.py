@@ -24,6 +24,9 @@ from .two_echoes import two_echoes
 LEAST_RANGE = 10.0
 """Range of the field (Hz) below which it was not given in Hz: no shim is as good as that over a body."""
 
+OPEN = 90.0
+"""1/s: where R2* is open, three echoes consider rates from none to twice this."""
+
 FEW = {name: entry for name, entry in QUANTITIES.items() if name != "r2star"}
 
 
@@ -79,15 +82,24 @@ def dixon_3pt(
 ) -> dict[str, Any]:
     """PDFF, field, water and fat from three echoes or more, with `r2star` (1/s) known: a number or a map.
 
-    Without it R2* is taken as none where water and fat are computed, but left open where the one is told from the
-    other: a decay that the fit does not know makes the exchanged image fit the better, and more surely so the less
-    noise there is. Three echoes then call more voxels ambiguous. Other options as for `dixon`.
+    A map is believed in every voxel. One number is believed where water and fat are computed, but left open by 90 1/s
+    either way where the one is told from the other, as no image has one rate: with a rate that is wrong the exchanged
+    image fits the better, and more surely so the less noise there is. Without `r2star` it is taken as none where water
+    and fat are computed, and left open from none to 180 1/s: what decays faster may be swapped and seem sure, so tell
+    the rate. Where it is open three echoes call more voxels ambiguous, regions that air separates most of all. A map
+    settles them, and swaps where it is wrong by more than the spectrum bears. Other options as for `dixon`.
     """
     choose("dixon-3pt", "fraction", fraction, FRACTIONS)
     train = Train.of("dixon-3pt", protocol, 3, spectrum, temperature)
     rate = _rate("dixon-3pt", r2star, mask.size)
     if r2star is None:
         start = field_of(data, mask, train, sigma)
+    elif is_number(r2star):
+        # one number is not every voxel's own rate: the field map has the rates on either side of it open. Rates beyond
+        # those that it considers are moved among them by growing the data, and the noise by as much as any echo's
+        growth = max(float(r2star) - OPEN, 0.0) * train.times
+        loud = None if sigma is None else sigma * float(np.exp(growth.max()))
+        start = field_of(data * np.exp(growth), mask, train, loud)
     else:
         # the field map knows one rate: what a voxel's own differs by is taken out of its data first
         middle = float(np.median(rate))
@@ -133,12 +145,15 @@ def dixon_2pt(
     where tissue is mixed, more so the farther the echoes are from in phase and opposed (1.0 and 2.2 ms rather than
     1.2 and 2.4 ms at 3 T). Where that decides by 6 sigma over a region, for fat within .1 rad of water's phase at TE 0,
     the region is settled, whatever its field. Elsewhere the one whose field is nearer to 0 is taken, and called
-    ambiguous: pure water beside pure fat, a uniform phantom, a voxel alone.
+    ambiguous: pure water beside pure fat, a uniform phantom, a voxel alone. What lies beyond a step of the field, of a
+    size that the image does not have from voxel to voxel elsewhere, is a region for itself.
 
-    What the program cannot see is a phase of fat that differs from water's by more than its spectrum bears: about
-    .16 rad at 1.15 and 2.3 ms, as by a pulse whose middle is told 60 us wrong. Nor does it see a phase that turns the
-    other way than it believes (conjugate data), which exchanges whole images, as two echoes leave no residual: a field
-    that is mostly nearer to half of 1/spacing than to 0 is remarked upon in the attributes.
+    What the program cannot see is a step of the field as large as that of the exchange (within some 40 Hz at SNR 20):
+    the image is smooth where the piece beyond is swapped, and so it is taken. Nor can it see a phase of fat that
+    differs from water's by more than its spectrum bears: about .16 rad at 1.15 and 2.3 ms, as by a pulse whose middle
+    is told 60 us wrong; nor a phase that turns the other way than it believes (conjugate data), which exchanges whole
+    images, as two echoes leave no residual: a field that is mostly nearer to half of 1/spacing than to 0 is remarked
+    upon in the attributes.
 
     `field_range`: the field lies within +- this (Hz), modulo 1/spacing. What would need another field is then
     impossible, and where one of the two is left, it is taken without doubt, unless evidence of 6 sigma speaks against

@@ -11,6 +11,7 @@ doi:10.1002/mrm.22578.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,6 +134,50 @@ def _settled(
     if inner.first.size:  # once more, with steps as large as this image has them
         ordinary = Exchange.of(candidates, variance, label, inner).ordinary_step(inner, train)
         growth, label, region, inner, steps = _grown(candidates, variance, pairs, Steps.of(pairs, train, ordinary), n)
+    choice = _choice(sets, variances, weight, label, region, inner, steps, train, most)
+    # what speaks for the image that was not taken says nothing about its pieces
+    toward = np.where(choice.agreed, np.where(choice.other, -1.0, 1.0), 0.0)[region[inner.first]]
+    each = [
+        (exchange.costs(some, v, inner, steps), toward * evidence)
+        for some, v, evidence in zip(sets, variances, choice.told, strict=True)
+    ]
+    label, doubt = exchange.pieces(growth, label ^ choice.other[region], each, inner)
+    # what lies beyond a step is for itself: the step may be the exchange's, or the field's
+    smooth = exchange.smoothness(candidates, variance, label, inner, Steps.of(inner, train, ordinary))
+    sheet = _region(exchange.regions(smooth, inner, n, alike=True)[0], n)
+    within = sheet[inner.first] == sheet[inner.second]
+    own = _choice(sets, variances, weight, label, sheet, inner.take(within), steps.take(within), train, most)
+    label ^= (own.other & ~own.open)[sheet]
+    doubt |= own.open[sheet]
+    step = (2 * np.pi * (train.times[1] - train.times[0]) * ordinary) ** 2
+    return label, np.bincount(region)[region] >= WHOLE, choice.open[region] | doubt, float(step)
+
+
+class Choice(NamedTuple):
+    """Of each region: whether its exchange is taken, whether that is open, whether evidence of 6 sigma agrees.
+
+    `told` is the evidence of each pair for the labelling, for each phase that fat may have.
+    """
+
+    other: np.ndarray
+    open: np.ndarray
+    agreed: np.ndarray
+    told: list[np.ndarray]
+
+
+def _choice(
+    sets: list[Candidates],
+    variances: list[np.ndarray],
+    weight: np.ndarray,
+    label: np.ndarray,
+    region: np.ndarray,
+    inner: Pairs,
+    steps: Steps,
+    train: Train,
+    most: float | None,
+) -> Choice:
+    """Which of each region and its exchange: by the evidence of its `inner` pairs, or by the range of the field."""
+    candidates, variance = sets[0], variances[0]
     told = [
         Exchange.of(some, v, label, inner).evidence(inner, train, steps)
         for some, v in zip(sets, variances, strict=True)
@@ -153,15 +198,15 @@ def _settled(
         # evidence against what the user vouches for leaves it open
         open_ = np.where(one, sure & (other != can[1]), open_ | ~can.any(axis=0))
         other = np.where(one, can[1], other)
-    # what speaks for the image that was not taken says nothing about its pieces
-    toward = np.where(sure & (other == (total < 0)), np.where(other, -1.0, 1.0), 0.0)[region[inner.first]]
-    each = [
-        (exchange.costs(some, v, inner, steps), toward * evidence)
-        for some, v, evidence in zip(sets, variances, told, strict=True)
-    ]
-    label, doubt = exchange.pieces(growth, label ^ other[region], each, inner)
-    step = (2 * np.pi * (train.times[1] - train.times[0]) * ordinary) ** 2
-    return label, np.bincount(region)[region] >= WHOLE, open_[region] | doubt, float(step)
+    return Choice(other, open_, sure & (other == (total < 0)), told)
+
+
+def _region(growth: list[np.ndarray], n: int) -> np.ndarray:
+    """Into which region each of n voxels grew."""
+    region = np.arange(n)
+    for root in growth:
+        region = root[region]
+    return region
 
 
 def _grown(
@@ -170,11 +215,9 @@ def _grown(
     """How regions grew, labels and regions of the voxels, and the pairs within regions with their steps."""
     bond = exchange.bonds(exchange.costs(candidates, variance, pairs, steps))
     growth, label = exchange.regions(bond, pairs, n)
-    region = np.arange(n)
-    for root in growth:
-        region = root[region]
+    region = _region(growth, n)
     within = region[pairs.first] == region[pairs.second]
-    return growth, label, region, pairs.take(within), Steps(steps.ordinary[within], steps.large[within])
+    return growth, label, region, pairs.take(within), steps.take(within)
 
 
 def _followed(
