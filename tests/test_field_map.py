@@ -758,7 +758,7 @@ def test_no_swap_of_fast_decay_is_confident(train, b0, around):
 
 
 def test_an_image_of_fast_decay_is_right_where_the_data_decide():
-    """R2* 900 /s, twelve echoes, SNR 60: 8 sigma a voxel, and 144 voxels say the same.
+    """R2* 900 /s, twelve echoes, SNR 60: a swap is .8 sigma off in a voxel, and 9.5 in 144 of one composition.
 
     Without rates beyond 600 /s there is no candidate at the truth; and a sheet weighed as one composition, at those
     rates, is not found to be one.
@@ -769,8 +769,8 @@ def test_an_image_of_fast_decay_is_right_where_the_data_decide():
     found = field_map.solve(data, np.ones(shape, bool), times, fat, sigma=1 / 60)
     assert (np.abs(off(found.field, 30.0, found.period)) < 213.0).all()
     assert not found.ambiguous.any()
-    # the SD of R2* at this SNR is about 60 /s a voxel
-    assert abs(np.median(found.r2star) - 900.0) < 5 * 1.25 * 60 / 12
+    # the SD of R2* is 64 /s a voxel, and that of a median 1.25 of that over 12
+    assert abs(np.median(found.r2star) - 900.0) < 5 * 1.25 * 64 / 12
 
 
 def test_where_the_signal_decays_first_a_swap_may_be_no_minimum():
