@@ -158,6 +158,7 @@ def test_an_image_of_air_alone():
     assert maps.attrs["noise_sd"] == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.filterwarnings("error")
 def test_data_without_noise_have_an_interval():
     exact = scan(repeated(0.3, 3), np.inf)
     maps = estimators.dixon_magnitude(exact, intervals=True)

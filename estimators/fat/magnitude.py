@@ -112,7 +112,7 @@ def dixon_magnitude(
     for name in NAMES:
         out[name] = best.values[name]
         out[f"{name}_sd"] = best.unit_sd[name] * sd * noise.widening
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # data without noise have an SD of 0
         apart = np.abs(other.values["pdff"] - out["pdff"]) > APART
         excess = (cost[1 - better, rows] - cost[better, rows]) / (2 * sd**2)
         ambiguous = apart & (excess < np.log((1 - DOUBT) / DOUBT))
