@@ -27,6 +27,9 @@ LEAST_RANGE = 10.0
 OPEN = 90.0
 """1/s: where R2* is open, three echoes consider rates from none to twice this."""
 
+APART = 1.0
+"""rad; fields that turn an echo against the first by more are different ones: a swap turns one by 2 or so."""
+
 FEW = {name: entry for name, entry in QUANTITIES.items() if name != "r2star"}
 
 
@@ -40,6 +43,22 @@ def _rate(method: str, r2star: float | np.ndarray | None, n: int) -> np.ndarray:
     if (rate < 0).any() or (rate > 2000).any() or (rate.size and np.isnan(rate).all()):
         raise InputError(f"{method}: r2star reaches {rate.min():g} to {rate.max():g}; expected 1/s, 0 to 2000")
     return np.where(np.isfinite(rate), rate, 0.0)
+
+
+def _doubted(
+    start: Start, data: np.ndarray, mask: np.ndarray, train: Train, sigma: float | np.ndarray | None, rate: float
+) -> Start:
+    """A field found with one rate for all voxels, open where rates on either side of it leave it open or find another.
+
+    Rates beyond those that a field map considers are moved among them: the data are grown, and the noise by as much as
+    that of any echo.
+    """
+    growth = max(rate - OPEN, 0.0) * train.times
+    loud = None if sigma is None else sigma * float(np.exp(growth.max()))
+    other = field_of(data * np.exp(growth), mask, train, loud)
+    turn = np.exp(2j * np.pi * np.multiply.outer(other.field - start.field, train.times - train.times[0]))
+    apart = (np.abs(np.angle(turn)) > APART).any(axis=1)  # whole periods of even echoes turn nothing
+    return Start(start.field, start.r2star, start.ambiguous | other.ambiguous | apart)
 
 
 def _range(method: str, field_range: Any) -> float | None:
@@ -94,17 +113,13 @@ def dixon_3pt(
     rate = _rate("dixon-3pt", r2star, mask.size)
     if r2star is None:
         start = field_of(data, mask, train, sigma)
-    elif is_number(r2star):
-        # one number is not every voxel's own rate: the field map has the rates on either side of it open. Rates beyond
-        # those that it considers are moved among them by growing the data, and the noise by as much as any echo's
-        growth = max(float(r2star) - OPEN, 0.0) * train.times
-        loud = None if sigma is None else sigma * float(np.exp(growth.max()))
-        start = field_of(data * np.exp(growth), mask, train, loud)
     else:
         # the field map knows one rate: what a voxel's own differs by is taken out of its data first
         middle = float(np.median(rate))
         alike = data * np.exp(np.multiply.outer((rate - middle).reshape(mask.shape), train.times))
         start = field_of(alike, mask, train, sigma, rate=middle)
+        if is_number(r2star):
+            start = _doubted(start, data, mask, train, sigma, middle)
     start = Start(start.field, rate, start.ambiguous)
     return fitted(data, mask, train, start, sigma, intervals, names=tuple(FEW), fraction=fraction, rate_known=True)
 
