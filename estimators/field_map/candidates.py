@@ -160,7 +160,7 @@ class Minima:
         Beyond it a minimum has no candidate, and what is left of it at the end loses to a swap's. By a `spread` of 0,
         of noise that is not known yet, the best minimum alone counts.
         """
-        some = np.flatnonzero((self.r2star >= EDGE).any(axis=1) & ~self.fast)
+        some = np.flatnonzero((self.r2star.max(axis=1) >= EDGE) & ~self.fast)
         if some.size:
             most = self.residual[some, :1] + 2 * CAP * np.broadcast_to(spread, len(self.fast))[some, None]
             ends = (self.r2star[some] >= EDGE) & (self.residual[some] <= most)

@@ -129,7 +129,7 @@ def solve(
     tables = Tables.of(times, fat, rates, common_phase, reach)
     found = Minima.of(values, tables)
     beyond = Tables.of(times, fat, FAST, common_phase, reach) if r2star_grid is None and len(times) > 3 else None
-    if beyond is not None:
+    if beyond is not None and noise is None:
         found.faster(values, beyond, 0.0)
     power = (values.real**2 + values.imag**2).sum(axis=1)
     again = noise is None and freedom > 0
