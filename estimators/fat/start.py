@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..field_map import solve
+from ..field_map.candidates import LASTS
 from .train import Train
 
 
@@ -120,7 +121,8 @@ def field_of(
     start = Start(*(np.concatenate([getattr(f, name).ravel() for f in found]) for name in Start._fields))
     noise = np.concatenate([np.broadcast_to(f.sigma, f.field.shape).ravel() for f in found])
     other = np.concatenate([f.alternative.ravel() for f in found])
-    rivals = np.flatnonzero(np.isfinite(other) & ~start.ambiguous)
+    fast = LASTS / float(np.ptp(times))  # what decays more slowly is seen by all echoes, and tells itself
+    rivals = np.flatnonzero((start.r2star > fast) & np.isfinite(other) & ~start.ambiguous)
     if rivals.size:
         start.ambiguous[rivals] = _impossible(
             images.reshape(-1, len(points))[rivals], train.take(points), start.field[rivals], start.r2star[rivals],
@@ -134,12 +136,12 @@ def _impossible(data: np.ndarray, train: Train, field: np.ndarray, rate: np.ndar
 
     The SD is that of six unknowns: the fraction moves with field and rate.
     """
-    out = _outside(data, train, field, rate)
-    rate, sigma = rate[out], sigma[out]
-    turned = demodulated(data[out], train.times, field[out])
+    turned = demodulated(data, train.times, field)
     water, fat = projected(turned, train, np.zeros(len(rate)), rate)
     with np.errstate(divide="ignore", invalid="ignore"):
         over = np.abs((fat / (water + fat)).real - 0.5) - 0.5
+    out = over > 0
+    water, fat, rate, sigma, over = water[out], fat[out], rate[out], sigma[out], over[out]
     decay = np.exp(-np.multiply.outer(rate, train.times)) + 0j
     made = (water[:, None] + fat[:, None] * train.fat) * decay * train.times
     columns = np.stack([decay, 1j * decay, train.fat * decay, 1j * train.fat * decay, 1j * made, made], axis=-1)
@@ -149,27 +151,3 @@ def _impossible(data: np.ndarray, train: Train, field: np.ndarray, rate: np.ndar
     sd = sigma * np.sqrt(np.einsum("vi,vij,vj->v", slope, covariance, slope))
     out[out] = over > BEYOND * sd
     return out
-
-
-def _outside(data: np.ndarray, train: Train, field: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """Whether the fraction is below 0 or above 1 at all, (voxel,): `projected` in single precision, as most are not."""
-    turn = (-rate - 2j * np.pi * field).astype(np.complex64)
-    steps = np.rint(np.diff(train.times, prepend=0.0) * 1e9)  # even echoes share the turn from one to the next
-    turns = {step: np.exp(turn * np.float32(step * 1e-9)) for step in np.unique(steps)}
-    z: np.ndarray = np.ones(len(data), np.complex64)
-    ww, ff = np.zeros((2, len(data)), np.float32)
-    wf, bw, bf = np.zeros((3, len(data)), np.complex64)
-    scale = 1 / max(float(np.abs(data[:, 0]).max()), np.finfo(float).tiny)  # whatever the unit of the signal
-    echoes = (scale * data.T).astype(np.complex64)
-    for step, c, echo in zip(steps, train.fat.astype(np.complex64), echoes, strict=True):
-        z = z * turns[step]
-        seen, square = z * echo, z.real**2 + z.imag**2
-        ww += square
-        wf += square * c
-        ff += square * np.abs(c) ** 2
-        bw += seen
-        bf += seen * np.conj(c)
-    water, fat = ff * bw - wf * bf, ww * bf - wf.conj() * bw  # times one positive number
-    total = np.conj(water + fat)
-    outside: np.ndarray = ((water * total).real < 0) | ((fat * total).real < 0)
-    return outside
