@@ -112,6 +112,10 @@ def test_a_field_of_the_swap_and_a_fraction_that_is_far_off_are_swaps(scene, way
     assert counted(answer(scene, field=scene.field + way * 0.55 * scene.swap), scene) == (n, 0)
     far = np.where(scene.pdff < 0.5, scene.pdff + 0.31, scene.pdff - 0.31)
     assert counted(answer(scene, pdff=far), scene) == (n, 0)
+    # noise may carry a voxel of a large standard error so far, by none of a small one
+    for sd, count in ((0.1, 0), (0.05, n), (np.nan, n)):
+        told = answer(scene, pdff=far).assign(pdff_sd=(("z", "y", "x"), np.full(scene.mask.shape, sd)))
+        assert counted(told, scene) == (count, 0)
     # one of the two is enough, also where an estimator gives but one of them
     assert counted(answer(scene, pdff=far).drop_vars("fieldmap"), scene) == (n, 0)
     assert counted(answer(scene, field=scene.field + way * scene.swap).drop_vars("pdff"), scene) == (n, 0)
@@ -368,11 +372,11 @@ def test_claims_speak_of_images_that_are_tried():
 
 
 @pytest.mark.slow
-def test_no_swap_in_ten_runs_of_the_study(dixon, drawn):
+def test_no_swap_in_further_runs_of_the_study(dixon, drawn):
     """Where the claims say none there is none; BONEMRI_SEED draws others."""
     path = study.names()["fat"]
     limits = {c.image: c.window[1] for c in dixon.sheet.claims if c.kind == "swaps" and c.estimator == "dixon"}
-    for seed in np.random.SeedSequence(drawn).generate_state(10).tolist():
+    for seed in np.random.SeedSequence(drawn).generate_state(4).tolist():
         for record in swaps.run(plan_of(path, seed=seed), [dixon], Store(None, False)):
             if record["measurand"] == swaps.SWAPS:
                 assert record["mean"] <= limits[record["image"]], f"seed {seed}: {record['case']}"

@@ -190,9 +190,9 @@ def test_no_swap_that_is_not_called_ambiguous(kind, seed, offset, snr, times, to
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [(OPPOSED, IN_PHASE), (1.0e-3, 2.2e-3)])
 def test_no_swap_on_many_scenes(times, drawn):
-    """300 scenes; BONEMRI_SEED draws others."""
+    """100 scenes; BONEMRI_SEED draws others."""
     first = drawn
-    for k in range(300):
+    for k in range(100):
         rng = np.random.default_rng([first, k])
         kind = ("uniform", "sharp", "mixed", "marrow", "islands")[k % 5]
         pdff, amount = some_scene(kind, rng, 48)

@@ -1,10 +1,10 @@
 """Swaps: voxels of an image in which an estimator takes water for fat and does not say that it doubts.
 
 An estimator is given whole images with the air around the tissue, as a user would: no mask, and no noise SD unless
-the study says so. A voxel counts as swapped where its PDFF is off by more than `OFF`, or its field is nearer to that
-of the swap than to the truth; it is confident where its status is 0. Fields are compared modulo the period of even
-echoes, of which no data tell. Voxels of one piece are decided together, so shares are those of the images tried and
-have no binomial error.
+the study says so. A voxel counts as swapped where its PDFF is off by more than `OFF` and than noise, or its field is
+nearer to that of the swap than to the truth; it is confident where its status is 0. Fields are compared modulo the
+period of even echoes, of which no data tell. Voxels of one piece are decided together, so shares are those of the
+images tried and have no binomial error.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..store import Store
 from .fields import Scene, wrapped
 from .images import Images
 
+BEYOND = 5.0  # of its own standard errors besides: noise alone carries a voxel as far once in a million
 OFF = 0.3  # of a fat fraction: three times the SD beyond which a map says that it is no measurement
 SWAPS = "swaps"  # the measurand of the row that counts them
 KNOWN = {"temperature": tissues.BODY_TEMPERATURE}  # C, of the water of all images
@@ -147,7 +148,8 @@ def judged(found: xr.Dataset, scene: Scene) -> NDArray[np.bool_]:
     if "pdff" in found:
         pdff = found["pdff"].values
         answered &= np.isfinite(pdff)
-        missed |= np.abs(pdff - scene.pdff) > OFF
+        noise = np.nan_to_num(found["pdff_sd"].values, nan=0.0) if "pdff_sd" in found else 0.0
+        missed |= np.abs(pdff - scene.pdff) > np.maximum(OFF, BEYOND * noise)
     if "fieldmap" in found:
         error = found["fieldmap"].values - scene.field
         answered &= np.isfinite(error)
